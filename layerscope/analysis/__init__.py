@@ -1,0 +1,1 @@
+"""Questions about stacks: one file a question, pure functions over the walk."""

@@ -1,0 +1,162 @@
+"""One run of a command: its options, the store it reads, its warnings, its output.
+
+Here and in the commands the parts of the package are imported where they are used: `--help` and `--version` need
+none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Final
+
+from layerscope.cli.options import Color, Common, Format
+from layerscope.cli.output import Progress, open_output
+from layerscope.errors import UsageError
+from layerscope.model import Caution, Cautions, Source, Target, TargetKind
+from layerscope.report.text import printable
+
+if TYPE_CHECKING:
+    from layerscope.report.document import Document
+    from layerscope.report.style import Style
+    from layerscope.stores.base import Store
+
+PIPED_WIDTH: Final = 120
+WARNINGS_OF_A_KIND: Final = 10
+"""Warnings of one kind that are shown on a terminal; JSON holds all."""
+
+
+class Session:
+    """What a command function gets."""
+
+    def __init__(self, common: Common, command: str, explicit: frozenset[str]) -> None:
+        self.common = common
+        self.explicit = explicit
+        """The names of common options that stand on the command line, not in the environment."""
+        self.command = command
+        self.cautions = Cautions()
+        self.progress = Progress(enabled=not (common.no_progress or common.quiet))
+        self.source = Source("mount", "overlay", None)
+        if common.json and "format" in explicit and common.format is not Format.JSON:
+            raise UsageError(f"--json and --format {common.format} contradict each other", "give one of them")
+        self.format = Format.JSON if common.json else common.format
+
+    # -- what is asked about ---------------------------------------------------------------------------------
+
+    @cached_property
+    def store(self) -> Store:
+        """The store that the options name. Raises LayerscopeError."""
+        from layerscope.stores.open import open_store
+
+        data_root, host = self.common.data_root, self.common.host
+        if {"data_root", "host"} <= self.explicit:
+            raise UsageError(
+                "--data-root and --host contradict each other",
+                "a data root is read without an engine; give one of them",
+            )
+        if "host" in self.explicit:
+            data_root = None  # a flag wins over the environment
+        store = open_store(data_root, host, self.common.overlay_options, self.cautions)
+        self.source = store.source
+        self.say(f"reading {store.source.data_root} ({store.source.kind}, driver {store.source.driver})")
+        return store
+
+    def target(self, text: str, kind: TargetKind | None = None) -> Target:
+        """What the user named: an image, a container, a mount point (``/…``) or ``lowerdir=…`` options."""
+        from layerscope.stores.base import find_target
+        from layerscope.stores.mountinfo import parse_options
+        from layerscope.stores.mounts import directories_target, mount_target
+
+        if kind is None and text.startswith("lowerdir="):
+            return directories_target(parse_options(self._with_options(text), escaped=False))
+        if kind is None and text.startswith("/") and os.path.isdir(text):
+            return mount_target(text)
+        return find_target(self.store, text, kind)
+
+    def _with_options(self, text: str) -> str:
+        extra = self.common.overlay_options
+        return f"{text},{extra}" if extra else text
+
+    # -- how it is answered ----------------------------------------------------------------------------------
+
+    @cached_property
+    def style(self) -> Style:
+        from layerscope.report.style import Style
+
+        common = self.common
+        to_terminal = sys.stdout.isatty() and common.output is None
+        color = common.color is Color.ALWAYS or (
+            common.color is Color.AUTO and to_terminal and not os.environ.get("NO_COLOR")
+        )
+        return Style(
+            width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns,
+            color=color,
+            exact_bytes=common.exact_bytes,
+            truncate=not common.no_trunc,
+            directory=os.getcwd(),
+        )
+
+    def allow(self, *formats: Format) -> None:
+        """Refuse a format that the command does not have."""
+        if self.format not in formats:
+            raise UsageError(f"`{self.command}` has no {self.format} output", f"it has: {', '.join(formats)}")
+
+    def answer(self, table: Callable[[], str], document: Callable[[], Document]) -> None:
+        """Print the answer in the format that was asked for."""
+        from layerscope.report.document import dump, envelope
+
+        self.progress.clear()
+        if self.format is Format.TABLE:
+            text = table()
+        else:
+            body = document()
+            text = dump(envelope(self.command, self.source, body, self.cautions))
+        with self.output() as stream:
+            stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+    @contextmanager
+    def output(self) -> Iterator[IO[bytes]]:
+        with open_output(self.common.output) as stream:
+            yield stream
+
+    def say(self, text: str) -> None:
+        """Tell what is done, if the user wants to know."""
+        if self.common.verbose:
+            self._tell(text)
+
+    def show_cautions(self) -> None:
+        """Print the warnings to standard error, of many of one kind the first few."""
+        self.progress.clear()
+        if self.common.quiet:
+            return
+        seen: dict[str, int] = {}
+        for caution in self.cautions:
+            seen[caution.code] = seen.get(caution.code, 0) + 1
+            if seen[caution.code] <= WARNINGS_OF_A_KIND:
+                self._tell(_caution_line(caution))
+        for code, count in seen.items():
+            if count > WARNINGS_OF_A_KIND:
+                rest = count - WARNINGS_OF_A_KIND
+                self._tell(f"warning: {rest:,} more warnings of the kind {code}; --json lists all")
+
+    def _tell(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
+
+
+def _caution_line(caution: Caution) -> str:
+    where = f"{printable(caution.path)}: " if caution.path else ""
+    return f"warning: {where}{printable(caution.message)}"
+
+
+@contextmanager
+def open_session(common: Common, command: str, explicit: frozenset[str]) -> Iterator[Session]:
+    """A session whose warnings are shown when the command ends, however it ends."""
+    session = Session(common, command, explicit)
+    try:
+        yield session
+    finally:
+        session.show_cautions()

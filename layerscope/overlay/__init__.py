@@ -1,0 +1,1 @@
+"""What the kernel makes of layer directories: marks, lookup, the merged walk. Nothing of Docker."""

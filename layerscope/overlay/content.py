@@ -1,0 +1,104 @@
+"""Reads the content of one version of a file, wherever the kernel would take it from, and compares two."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Final
+
+from layerscope.overlay.entry import Kind
+from layerscope.overlay.resolve import PathVersions, Version
+from layerscope.overlay.tree import Directory, LayerTree
+
+CHUNK: Final = 1 << 18
+
+
+@contextmanager
+def open_content(
+    versions: PathVersions, version: Version, data_trees: Sequence[LayerTree] = ()
+) -> Iterator[IO[bytes]]:
+    """Open the content of a regular file's version for reading. Raises OSError.
+
+    A metacopy file holds only attributes: its content comes from the version below, or from a data-only layer
+    (kernel: "Data-only lower layers"). Where there is none the error is EIO, as in a mount.
+    """
+    directory, name = _holder(versions, version, data_trees)
+    with directory.open_file(name) as fd, open(fd, "rb", closefd=False) as content:
+        yield content
+
+
+def _holder(versions: PathVersions, version: Version, data_trees: Sequence[LayerTree]) -> tuple[Directory, str]:
+    if not version.entry.marks.metacopy:
+        return version.directory, version.entry.name
+    if version.data is not None:
+        return version.data.directory, version.data.entry.name
+    if versions.data_redirect is not None:
+        *parents, name = versions.data_redirect.strip("/").split("/")
+        for tree in data_trees:
+            directory = tree.root()
+            for component in parents:
+                directory = directory.sub(component)
+            try:
+                entry = directory.get(name)
+            except OSError:
+                continue  # as the kernel does, go on to the next data-only layer
+            if entry is not None and entry.kind is Kind.FILE:
+                return directory, name
+    raise OSError(errno.EIO, "metacopy file without its data", version.directory.on_disk(version.entry.name))
+
+
+def read_chunks(content: IO[bytes]) -> Iterator[bytes]:
+    """The content in pieces of at most ``CHUNK`` bytes."""
+    while chunk := content.read(CHUNK):
+        yield chunk
+
+
+def same_content(
+    versions: PathVersions, upper: Version, lower: Version, data_trees: Sequence[LayerTree] = ()
+) -> bool:
+    """Whether two versions of a path hold the same: byte for byte for files, the target for symlinks.
+
+    Versions of different kinds never do; directories, FIFOs and sockets always do. Files are read only when
+    their sizes are equal. Raises OSError.
+    """
+    kind = upper.entry.kind
+    if kind is not lower.entry.kind:
+        return False
+    if kind is Kind.FILE:
+        return upper.entry.stat.st_size == lower.entry.stat.st_size and (
+            _is_same_file(upper, lower) or _same_bytes(versions, upper, lower, data_trees)
+        )
+    if kind is Kind.SYMLINK:
+        return read_target(upper) == read_target(lower)
+    if kind in (Kind.CHAR, Kind.BLOCK):
+        return upper.entry.stat.st_rdev == lower.entry.stat.st_rdev
+    return True
+
+
+def read_target(version: Version) -> str:
+    """The target of a symlink's version. Raises OSError."""
+    return version.directory.readlink(version.entry.name)
+
+
+def _is_same_file(upper: Version, lower: Version) -> bool:
+    if upper.entry.stat.st_size == 0:
+        return True
+    one, other = upper.data or upper, lower.data or lower
+    if one.entry.marks.metacopy or other.entry.marks.metacopy:
+        return False  # content in a data-only layer
+    return os.path.samestat(one.entry.stat, other.entry.stat)
+
+
+def _same_bytes(versions: PathVersions, upper: Version, lower: Version, data_trees: Sequence[LayerTree]) -> bool:
+    with (
+        open_content(versions, upper, data_trees) as one,
+        open_content(versions, lower, data_trees) as other,
+    ):
+        while True:
+            chunk = one.read(CHUNK)
+            if chunk != other.read(CHUNK):
+                return False
+            if not chunk:
+                return True

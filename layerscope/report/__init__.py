@@ -1,0 +1,1 @@
+"""Turns answers into text: documents for machines, tables for people. Prints nothing."""

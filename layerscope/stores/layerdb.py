@@ -1,0 +1,132 @@
+"""The classic layer store, ``image/<driver>/layerdb``: which directory holds a layer, and what mounts it.
+
+Source: moby ``daemon/internal/layer/filestore.go``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from layerscope.errors import CorruptStoreError
+from layerscope.model import CacheId, Caution, ChainId, DiffId, Warn
+from layerscope.stores import images, records
+from layerscope.stores.records import DataRoot
+
+LONGEST_SIZE: Final = 18
+"""Digits of an exabyte: a longer number is no size, and may be longer than Python converts."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """One layer of the store."""
+
+    chain_id: ChainId
+    diff_id: DiffId
+    cache_id: CacheId
+    parent: ChainId | None
+    size_bytes: int | None
+    """As Docker counted it when it made the layer; None when the record is missing or no number."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountRecord:
+    """The read-write layer of a container."""
+
+    mount_id: CacheId
+    init_id: CacheId | None
+    parent: ChainId | None
+    """chain_id of the image's top layer; None for an image without layers."""
+
+
+class LayerDb:
+    """The layers below ``image/<driver>/layerdb`` of a data root."""
+
+    def __init__(self, root: DataRoot, driver: str, warn: Warn) -> None:
+        self.root = root
+        self.warn = warn
+        self.base = f"image/{driver}/layerdb"
+        self._layers: dict[ChainId, LayerRecord | None] = {}
+
+    def layer(self, chain_id: ChainId) -> LayerRecord | None:
+        """The record of a layer; None when the store has none. Raises CorruptStoreError."""
+        if chain_id not in self._layers:
+            self._layers[chain_id] = self._read_layer(chain_id)
+        return self._layers[chain_id]
+
+    def _read_layer(self, chain_id: ChainId) -> LayerRecord | None:
+        place = f"{self.base}/sha256/{chain_id.removeprefix('sha256:')}"
+        if not self.root.has_directory(place):
+            return None
+        cache_id = records.cache_id(self.root.text(place, "cache-id"))
+        if cache_id is None:
+            self._corrupt(place, "cache-id", "names no directory of overlay2")
+        diff_id = records.diff_id(self.root.text(place, "diff"))
+        if diff_id is None:
+            self._corrupt(place, "diff", "holds no diff_id")
+        parent_text = self.root.text(place, "parent")
+        parent = records.chain_id(parent_text)
+        if parent_text is not None and parent is None:
+            self._corrupt(place, "parent", "holds no chain_id")
+        made_of = images.chain_id(parent, diff_id)
+        if made_of != chain_id:
+            message = f"holds the layer {diff_id} on {parent or 'nothing'}, whose chain_id is {made_of}"
+            self.warn(Caution("layerdb-mismatch", self.root.join(place), message))
+        return LayerRecord(chain_id, diff_id, cache_id, parent, self._size(place))
+
+    def _size(self, place: str) -> int | None:
+        wrong = "is missing or no size"
+        try:
+            text = self.root.text(place, "size")
+        except CorruptStoreError as error:
+            text, wrong = None, error.message
+        if text is not None and text.isdecimal() and len(text) <= LONGEST_SIZE:
+            return int(text)
+        self.warn(Caution("broken-size", self.root.join(place, "size"), wrong))
+        return None
+
+    def chain(self, top: ChainId) -> list[LayerRecord]:
+        """The layers from the base up to ``top``, by their ``parent`` files. Raises CorruptStoreError."""
+        found: list[LayerRecord] = []
+        seen: set[ChainId] = set()
+        current: ChainId | None = top
+        while current is not None:
+            if current in seen:
+                raise CorruptStoreError(
+                    f"the layer {current} is its own ancestor in {self.root.join(self.base)}",
+                    "the `parent` files of layerdb go in a circle; they are damaged",
+                )
+            seen.add(current)
+            record = self.layer(current)
+            if record is None:
+                raise CorruptStoreError(
+                    f"the layer {current} is not in {self.root.join(self.base)}",
+                    "something of this chain was removed or damaged; `layerscope ls` shows what is whole",
+                )
+            found.append(record)
+            current = record.parent
+        return found[::-1]
+
+    def mount(self, container_id: str) -> MountRecord | None:
+        """The mount of a container, or None. Raises CorruptStoreError."""
+        place = f"{self.base}/mounts/{container_id}"
+        if not self.root.has_directory(place):
+            return None
+        mount_id = records.cache_id(self.root.text(place, "mount-id"))
+        if mount_id is None:
+            self._corrupt(place, "mount-id", "names no directory of overlay2")
+        init_text = self.root.text(place, "init-id")
+        init_id = records.cache_id(init_text)
+        if init_text is not None and init_id is None:
+            self._corrupt(place, "init-id", "names no directory of overlay2")
+        parent_text = self.root.text(place, "parent")
+        parent = records.chain_id(parent_text)
+        if parent_text is not None and parent is None:
+            self._corrupt(place, "parent", "holds no chain_id")
+        return MountRecord(mount_id, init_id, parent)
+
+    def _corrupt(self, place: str, name: str, what: str) -> NoReturn:
+        raise CorruptStoreError(
+            f"{self.root.join(place, name)} is missing or {what}",
+            "the record is damaged; remove what uses it and get it again",
+        )
