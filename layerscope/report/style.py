@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from layerscope.model import Layer, Role
 from layerscope.report import text
 
 _CODES: Final = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -47,3 +48,15 @@ class Style:
 
     def fit(self, content: str, width: int) -> str:
         return text.shorten(content, width) if self.truncate else content
+
+    def layer(self, layer: Layer) -> str:
+        """What a layer is: the instruction that made it, or where it lies."""
+        match layer.role:
+            case Role.INIT:
+                return "(init layer: files that the engine puts into every container)"
+            case Role.UPPER if layer.created_by is None and layer.cache_id is not None:
+                return "(upper layer: what the container wrote)"
+            case Role.UPPER | Role.LOWER:
+                return self.path(layer.diff_dir)
+            case Role.IMAGE:
+                return text.instruction(layer.created_by) or "(no instruction recorded)"

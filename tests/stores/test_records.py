@@ -31,9 +31,8 @@ def web(root: FakeRoot, app: StoredImage) -> StoredContainer:
     return root.container("web", app)
 
 
-def make_special(path: Path, kind: str) -> None:
-    """Put something else where a record was."""
-    aside = path.with_name("aside")
+def make_special(path: Path, kind: str, aside: Path) -> None:
+    """Move a record aside and put something else where it was."""
     path.rename(aside)
     match kind:
         case "FIFO":
@@ -58,7 +57,7 @@ KINDS = ["FIFO", "symlink", "dangling symlink", "symlink to a device", "director
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_image_config_that_is_no_record_costs_one_image(app: StoredImage, offline: Offline, kind: str) -> None:
-    make_special(app.config, kind)
+    make_special(app.config, kind, offline.path.with_name("aside"))
     assert offline.names()[0] == ["healthy:1"]
     assert f"{app.config} is" in offline.fails("image", "app:1", warnings=1).message
 
@@ -67,7 +66,7 @@ def test_image_config_that_is_no_record_costs_one_image(app: StoredImage, offlin
 def test_container_config_that_is_no_record_costs_one_container(
     web: StoredContainer, offline: Offline, kind: str
 ) -> None:
-    make_special(web.config, kind)
+    make_special(web.config, kind, offline.path.with_name("aside"))
     assert offline.names()[1] == ["healthy"]
     assert [code for code, _ in offline.warns("ls")] == ["broken-container"]
 
@@ -76,7 +75,7 @@ def test_container_config_that_is_no_record_costs_one_container(
 def test_names_that_are_no_record_cost_the_names(
     root: FakeRoot, app: StoredImage, offline: Offline, kind: str
 ) -> None:
-    make_special(root.repositories_path, kind)
+    make_special(root.repositories_path, kind, offline.path.with_name("aside"))
     assert offline.names()[0] == ["-", "-"]
     assert [code for code, _ in offline.warns("ls")] == ["broken-references"]
 
@@ -86,13 +85,13 @@ def test_names_that_are_no_record_cost_the_names(
 def test_layer_record_that_is_no_record_is_an_error(
     app: StoredImage, offline: Offline, name: str, kind: str
 ) -> None:
-    make_special(app.layers[0].record / name, kind)
+    make_special(app.layers[0].record / name, kind, offline.path.with_name("aside"))
     assert f"{app.layers[0].record}/{name} is" in offline.fails("image", "app:1").message
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lower_that_is_no_record_is_an_error(web: StoredContainer, offline: Offline, kind: str) -> None:
-    make_special(web.upper.path / "lower", kind)
+    make_special(web.upper.path / "lower", kind, offline.path.with_name("aside"))
     assert f"{web.upper.path}/lower is" in offline.fails("container", "web").message
 
 

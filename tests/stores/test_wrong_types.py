@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from tests.cli import Result
 from tests.dataroot import FakeRoot, StoredContainer, StoredImage
 from tests.stores.offline import InProcess, Offline, failure_of
+
+EXAMPLES: Final = int(os.environ.get("LAYERSCOPE_RANDOM_RECORDS", "20"))
 
 Step = str | int
 Place = tuple[Step, ...]
@@ -103,7 +106,7 @@ def broken(path: Path, data: st.DataObject) -> str:
     return json.dumps(config)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data())
 def test_image_config_with_any_value_of_another_type(world: World, data: st.DataObject) -> None:
     path = world.image.config
@@ -118,7 +121,7 @@ def test_image_config_with_any_value_of_another_type(world: World, data: st.Data
         path.write_text(saved)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data())
 def test_container_config_with_any_value_of_another_type(world: World, data: st.DataObject) -> None:
     path = world.container.config
@@ -132,7 +135,7 @@ def test_container_config_with_any_value_of_another_type(world: World, data: st.
         path.write_text(saved)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(data=st.data())
 def test_names_with_any_value_of_another_type(world: World, data: st.DataObject) -> None:
     """The images are all there, whatever they are called."""
@@ -149,7 +152,7 @@ def test_names_with_any_value_of_another_type(world: World, data: st.DataObject)
         path.write_text(saved)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     data=st.data(),
     content=st.binary(max_size=80) | st.sampled_from(ODD_TEXTS).map(lambda t: t.encode("utf-8", "replace")),

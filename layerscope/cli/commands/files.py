@@ -44,7 +44,7 @@ def files(
     """
     from layerscope.analysis.change import change_of
     from layerscope.overlay.walk import Walker, in_tree_order
-    from layerscope.report import document, table
+    from layerscope.report import document, path_tables
 
     found = session.target(target)
     walker = Walker(found.stack, session.cautions)
@@ -68,7 +68,7 @@ def files(
             version = versions.versions[index]
             if as_table:
                 change = change_of(versions, version, walker.data_trees, session.cautions)
-                line = table.version_line(versions, index, change, session.style)
+                line = path_tables.version_line(versions, index, change, session.style)
             else:
                 line = document.dump(
                     document.version_document(walker, versions, version, session.cautions), indent=None
@@ -81,7 +81,7 @@ def trace(session: Session, target: TargetName, path: Path) -> None:
     """Show the history of one path: which layer added, changed, deleted it, and which version shows."""
     from layerscope.analysis.trace import history, locate
     from layerscope.overlay.walk import Walker
-    from layerscope.report import document, table
+    from layerscope.report import document, path_tables
 
     session.allow(Format.TABLE, Format.JSON)
     found = session.target(target)
@@ -89,7 +89,7 @@ def trace(session: Session, target: TargetName, path: Path) -> None:
     versions = locate(walker, path)
     events = history(walker, versions, session.cautions)
     session.answer(
-        lambda: table.trace_table(found, versions, events, session.style),
+        lambda: path_tables.trace_table(found, versions, events, session.style),
         lambda: document.trace_document(walker, found, versions, events),
     )
 
@@ -154,7 +154,7 @@ def extract_(
     from layerscope.analysis.extract import ExtractOptions, extract
     from layerscope.analysis.trace import follow, in_layer, locate
     from layerscope.overlay.walk import Walker
-    from layerscope.report import document, table
+    from layerscope.report import document, path_tables
 
     session.allow(Format.TABLE, Format.JSON)
     found = session.target(target)
@@ -166,6 +166,6 @@ def extract_(
         follow(walker, path)  # says why there is nothing to see
     done = extract(walker, versions, to, ExtractOptions(layer, devices, owners), session.cautions)
     session.answer(
-        lambda: table.extracted_line(done, to, session.style),
+        lambda: path_tables.extracted_line(done, to, session.style),
         lambda: document.extracted_document(done, to),
     )

@@ -43,11 +43,11 @@ def ls(
     """List the images and containers of a host or a data root."""
     session.allow(Format.TABLE, Format.JSON)
     from layerscope.analysis.inventory import take_inventory
-    from layerscope.report import document, table
+    from layerscope.report import document, inventory_table
 
     inventory = take_inventory(session.store, session.cautions, intermediate=all_images)
     session.answer(
-        lambda: table.inventory_table(inventory, session.source, session.style),
+        lambda: inventory_table.inventory_table(inventory, session.source, session.style),
         lambda: document.inventory_document(inventory),
     )
 
@@ -141,7 +141,7 @@ def _overlay_target(session: Session, mountpoint: str | None, lowerdir: str | No
 
 def _inspect(session: Session, target: Target, wanted: Wanted, layer: int | None, jobs: int | None) -> None:
     from layerscope.analysis.inspect import inspect
-    from layerscope.report import document, table
+    from layerscope.report import document, stack_table
 
     session.allow(Format.TABLE, Format.JSON)
     if layer is not None and layer >= len(target.stack):
@@ -150,7 +150,7 @@ def _inspect(session: Session, target: Target, wanted: Wanted, layer: int | None
         )
     found = inspect(target, wanted, jobs=jobs, warn=session.cautions, tick=session.progress)
     session.answer(
-        lambda: table.inspection_table(found, session.source, session.style, layer),
+        lambda: stack_table.inspection_table(found, session.source, session.style, layer),
         lambda: (
             document.container_document(found, layer)
             if target.kind is TargetKind.CONTAINER
@@ -175,7 +175,7 @@ def diff(
     session.allow(Format.TABLE, Format.JSON)
     from layerscope.analysis.compare import compare
     from layerscope.overlay.walk import Walker
-    from layerscope.report import document, table
+    from layerscope.report import document, path_tables
 
     one, other = _at_height(session, old), _at_height(session, new)
     differences = [
@@ -186,7 +186,7 @@ def diff(
         if difference.change is not None
     ]
     session.answer(
-        lambda: table.difference_table(differences, session.style),
+        lambda: path_tables.difference_table(differences, session.style),
         lambda: {
             "old": document.target_document(one),
             "new": document.target_document(other),
