@@ -9,16 +9,15 @@ from tabulate import tabulate
 
 from layerscope.report.style import Style
 
-LEAST_LAST_COLUMN: Final = 24
+LEAST_LAST_COLUMN: Final = 12
 
 
 def grid(rows: Sequence[Sequence[str]], headers: Sequence[str], right: Iterable[int] = ()) -> str:
     """Columns with two blanks between; those in ``right`` are aligned right."""
     columns = set(right)
     alignment = ["right" if index in columns else "left" for index in range(len(headers))]
-    lines = tabulate(
-        rows, headers=headers, tablefmt="plain", disable_numparse=True, colalign=alignment if rows else None
-    )
+    # As a row like the others: tabulate pads what it knows to be headers with two more blanks.
+    lines = tabulate([headers, *rows], tablefmt="plain", disable_numparse=True, colalign=alignment)
     return "\n".join(line.rstrip() for line in lines.splitlines())
 
 
