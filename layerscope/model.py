@@ -91,8 +91,6 @@ class Layer:
     shared_with: tuple[LayerUser, ...] = ()
     recorded_bytes: int | None = None
     """Its size as Docker recorded it when it made the layer (layerdb ``size``)."""
-    live: bool = False
-    """True when something may write to the directory while it is read: a container's upper layer."""
 
 
 @dataclass(frozen=True, slots=True)

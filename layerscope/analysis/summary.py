@@ -304,9 +304,9 @@ class _Counter:
         """Count the directories in ``pending`` and below, until ``limit`` paths are seen. Says how many were."""
         seen = 0
         for listing in self.walker.walk(pending):
-            for contributor, entries in listing.single:
-                self.single(listing.frame, contributor, entries)
-                seen += len(entries)
+            for contributor, directories, others in listing.single:
+                self.single(listing.frame, contributor, directories, others)
+                seen += len(directories) + len(others)
             for versions in listing.shared:
                 self.shared(versions)
             seen += len(listing.shared)
@@ -314,49 +314,48 @@ class _Counter:
                 break
         return seen
 
-    def single(self, frame: Frame, contributor: Contributor, entries: list[Entry]) -> None:
+    def single(self, frame: Frame, contributor: Contributor, directories: list[Entry], others: list[Entry]) -> None:
         """Count names that only one layer has. The hot loop: most of a stack passes here."""
         layer, directory, _since, hider = contributor
         if self.moved and hider is not None:  # where redirects are about, each may be seen elsewhere
-            for entry in entries:
+            for entry in directories + others:
                 self.shared(lone(frame.under(entry.name), contributor, entry))
             return
         at_home = directory.path == frame.path
         visible = hider is None
-        files = directories = symlinks = other = size = blocks = opaque = 0
-        for entry in entries:
-            _name, kind, stat, marks = entry
-            if kind is Kind.FILE:
-                files += 1
-            elif kind is Kind.DIRECTORY:
-                directories += 1
-                opaque += marks.opaque
-                blocks += stat.st_blocks
-                continue
-            elif kind is Kind.SYMLINK:
-                symlinks += 1
-            elif kind is not Kind.WHITEOUT:
-                other += 1
+        opaque = sum(entry.marks.opaque for entry in directories)
+        blocks = sum(entry.stat.st_blocks for entry in directories)
+        size = symlinks = other = whiteouts = 0
+        for entry in others:
+            _name, kind, stat, _marks = entry
+            if kind is not Kind.FILE:
+                if kind is Kind.SYMLINK:
+                    symlinks += 1
+                elif kind is Kind.WHITEOUT:
+                    whiteouts += 1
+                else:
+                    other += 1
             if stat.st_nlink == 1:
                 size += stat.st_size
                 blocks += stat.st_blocks
             elif kind is not Kind.WHITEOUT or stat.st_blocks:
                 self._link(layer, entry, at_home, visible, hider)
+        present = len(others) - whiteouts
         if at_home:
             totals = self.summary.layers[layer]
             totals.size_bytes += size
             totals.allocated_bytes += blocks * BLOCK_BYTES
-            totals.added += files + directories + symlinks + other
+            totals.added += len(directories) + present
             totals.opaque += opaque
         if visible:
             merged = self.summary.merged
-            merged.files += files
-            merged.directories += directories
+            merged.files += present - symlinks - other
+            merged.directories += len(directories)
             merged.symlinks += symlinks
             merged.other += other
             merged.size_bytes += size
         elif hider is not None:
-            self.summary.hide(layer, hider, Amount(files + symlinks + other, size))
+            self.summary.hide(layer, hider, Amount(present, size))
 
     def shared(self, versions: PathVersions) -> None:
         """Count a path that several layers have, or that carries marks."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat as st
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Final
 
-from layerscope.overlay.entry import Kind
+from layerscope.overlay.entry import Entry, Kind
 from layerscope.overlay.resolve import PathVersions, Version
 from layerscope.overlay.tree import Directory, LayerTree
 
@@ -34,19 +35,43 @@ def _holder(versions: PathVersions, version: Version, data_trees: Sequence[Layer
         return version.directory, version.entry.name
     if version.data is not None:
         return version.data.directory, version.data.entry.name
-    if versions.data_redirect is not None:
-        *parents, name = versions.data_redirect.strip("/").split("/")
-        for tree in data_trees:
-            directory = tree.root()
-            for component in parents:
-                directory = directory.sub(component)
-            try:
-                entry = directory.get(name)
-            except OSError:
-                continue  # as the kernel does, go on to the next data-only layer
-            if entry is not None and entry.kind is Kind.FILE:
-                return directory, name
-    raise OSError(errno.EIO, "metacopy file without its data", version.directory.on_disk(version.entry.name))
+    error = OSError(errno.EIO, "metacopy file without its data", version.directory.on_disk(version.entry.name))
+    for tree in data_trees if versions.data_redirect is not None else ():
+        try:
+            return _data_file(tree, versions.data_redirect or "")
+        except OSError as failed:
+            error = failed  # as the kernel does, go on to the next data-only layer
+    raise error
+
+
+def _data_file(tree: LayerTree, path: str) -> tuple[Directory, str]:
+    """A regular file of a data-only layer, where marks and whiteouts mean nothing. Raises OSError.
+
+    Kernel: ``ovl_lookup_data_layer``. ``path`` may hold ``..``, but stays in the layer and passes no symlink.
+    """
+    directory = tree.root()
+    *parents, name = path.strip("/").split("/")
+    for component in parents:
+        if component == "..":
+            if directory.parent is None:
+                raise OSError(errno.EXDEV, "the data lies outside of its layer", path)
+            directory = directory.parent
+        elif component != ".":
+            above = directory.get(component)
+            if above is None or not above.is_directory:
+                raise _no_way(above, directory.on_disk(component))
+            directory = directory.sub(component)
+    entry = directory.get(name) if name not in (".", "..") else None
+    if entry is None or not st.S_ISREG(entry.stat.st_mode):
+        raise OSError(errno.ENOENT, "no such file in the data-only layer", directory.on_disk(name))
+    return directory, name
+
+
+def _no_way(entry: Entry | None, path: str) -> OSError:
+    if entry is None:
+        return OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    number = errno.ELOOP if entry.kind is Kind.SYMLINK else errno.ENOTDIR
+    return OSError(number, os.strerror(number), path)
 
 
 def read_chunks(content: IO[bytes]) -> Iterator[bytes]:

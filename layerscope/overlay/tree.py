@@ -14,7 +14,7 @@ import stat as st
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from layerscope.model import XattrFamily
 from layerscope.overlay.entry import FORMAT_MASK, KIND_OF_FORMAT, NO_MARKS, Entry, Kind, kind_of
@@ -22,8 +22,7 @@ from layerscope.overlay.markers import directory_marks, file_marks, is_xattr_whi
 from layerscope.reading import DIRECTORY, FILE, open_untouched
 
 _FILE, _DIRECTORY, _CHAR = Kind.FILE, Kind.DIRECTORY, Kind.CHAR
-LONGEST_PATH: Final = 3500
-"""Longer paths are reached by descriptor; the kernel refuses a path of 4096 bytes and more."""
+_HERE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class OpenDirectories:
@@ -38,6 +37,23 @@ class OpenDirectories:
         # A part of what the process may open: two stacks are compared at once, and workers inherit what is open.
         self.limit = limit or max(16, min(1024, soft // 8))
         self._open: dict[int, weakref.ref[Directory]] = {}
+        self._home = _working_directory()
+
+    def __del__(self) -> None:
+        os.close(self._home)
+
+    @contextmanager
+    def inside(self, fd: int) -> Iterator[None]:
+        """Work in a directory for a moment, so that its names reach their xattrs.
+
+        There is no listxattrat(2) before Linux 6.13. A name alone is safe from symlinks among its parents, has no
+        limit of length, and costs the kernel half of what the whole path costs.
+        """
+        os.fchdir(fd)
+        try:
+            yield
+        finally:
+            os.fchdir(self._home)
 
     def add(self, fd: int, directory: Directory) -> None:
         if len(self._open) >= self.limit:
@@ -50,18 +66,30 @@ class OpenDirectories:
         self._open.pop(fd, None)
 
 
+def _working_directory() -> int:
+    try:
+        return os.open(".", _HERE)
+    except OSError:  # one that this user may not search: no relative path works there anyway
+        return os.open("/", _HERE)
+
+
+class Content(NamedTuple):
+    """What one directory holds, each in no order."""
+
+    directories: list[Entry]
+    """Without xattrs of the overlay's family."""
+    others: list[Entry]
+    """Everything else without them; whiteouts by device number, too."""
+    marked: list[Entry]
+    """Files and directories that carry such xattrs."""
+
+
 class LayerTree:
-    """The content of one layer directory.
+    """The content of one layer directory."""
 
-    ``live`` says that something may write to it meanwhile; paths are then never used, only descriptors.
-    """
-
-    def __init__(
-        self, path: str, family: XattrFamily, *, live: bool = False, pool: OpenDirectories | None = None
-    ) -> None:
-        self.path = path
+    def __init__(self, path: str, family: XattrFamily, *, pool: OpenDirectories | None = None) -> None:
+        self.path = os.path.abspath(path)
         self.family = family
-        self.live = live
         self.pool = pool or OpenDirectories()
 
     def root(self) -> Directory:
@@ -117,91 +145,86 @@ class Directory:
         """The path of an entry on this machine, to show to people."""
         return "/".join(part for part in (self.tree.path.rstrip("/") or "/", self.path, name) if part)
 
-    def _xattr_base(self) -> str:
-        """What to put before a name to reach its xattrs by path: there is no listxattrat(2) before 6.13.
-
-        Image layers do not change, so a path below the layer can't meet a symlink that the descriptors did not.
-        """
-        base = self.on_disk()
-        if self.tree.live or len(base) > LONGEST_PATH:
-            return f"/proc/self/fd/{self.fd()}/"
-        return base + "/"
-
-    def entries(self) -> list[Entry]:
-        """All names in this directory, in no order. A name that vanishes meanwhile is left out.
+    def content(self) -> Content:
+        """All names in this directory. One that vanishes meanwhile is left out.
 
         Raises OSError where the directory itself can't be read.
         """
         fd = self.fd()
-        base = self._xattr_base()
         family = self.tree.family
         listxattr = os.listxattr
         kinds = KIND_OF_FORMAT
-        found: list[Entry] = []
-        with os.scandir(fd) as names:
+        content = Content([], [], [])
+        directories, others, marked = content
+        new = tuple.__new__  # what Entry(…) comes to, without a call in between: the hot loop of every walk
+        with self.tree.pool.inside(fd), os.scandir(fd) as names:
             for item in names:
                 name = item.name
                 try:
                     stat = item.stat(follow_symlinks=False)
                     kind = kinds[stat.st_mode & FORMAT_MASK]
                     if kind is _FILE or kind is _DIRECTORY:
-                        xattrs = listxattr(base + name, follow_symlinks=False)
+                        xattrs = listxattr(name, follow_symlinks=False)
                         if xattrs and any(x.startswith(family) for x in xattrs):
-                            found.append(_marked(name, kind, stat, base + name, xattrs, family))
+                            marked.append(_marked(name, kind, stat, xattrs, family))
                             continue
-                    elif kind is _CHAR and stat.st_rdev == 0:
-                        kind = Kind.WHITEOUT
                 except FileNotFoundError:
                     continue
                 except OSError as error:
                     if error.errno != errno.ENOTSUP:
                         raise
-                found.append(Entry(name, kind, stat, NO_MARKS))
-        return found
+                if kind is _DIRECTORY:
+                    directories.append(new(Entry, (name, kind, stat, NO_MARKS)))
+                else:
+                    if kind is _CHAR and stat.st_rdev == 0:
+                        kind = Kind.WHITEOUT
+                    others.append(new(Entry, (name, kind, stat, NO_MARKS)))
+        return content
 
     def get(self, name: str) -> Entry | None:
         """One name, or None. Raises OSError where the directory can't be read."""
+        fd = self.fd()
         try:
-            stat = os.stat(name, dir_fd=self.fd(), follow_symlinks=False)
+            stat = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOTDIR):
                 return None
             raise
         kind = kind_of(stat)
-        if kind is Kind.FILE or kind is Kind.DIRECTORY:
-            path = self._xattr_base() + name
+        if kind is not Kind.FILE and kind is not Kind.DIRECTORY:
+            return Entry(name, kind, stat, NO_MARKS)
+        with self.tree.pool.inside(fd):
             try:
-                xattrs = os.listxattr(path, follow_symlinks=False)
+                xattrs = os.listxattr(name, follow_symlinks=False)
             except FileNotFoundError:
                 return None
             except OSError as error:
                 if error.errno != errno.ENOTSUP:
                     raise
                 xattrs = []
-            return _marked(name, kind, stat, path, xattrs, self.tree.family)
-        return Entry(name, kind, stat, NO_MARKS)
+            return _marked(name, kind, stat, xattrs, self.tree.family)
 
     def xattrs(self, name: str) -> dict[str, bytes]:
         """All xattrs of an entry as a mount shows them: overlayfs' own left out, escaped ones unescaped.
 
         Kernel ≥ 6.7 stores ``trusted.overlay.X`` of a nested overlay as ``trusted.overlay.overlay.X``.
         """
-        path = self._xattr_base() + name
         family = self.tree.family
         escaped = family + "overlay."
         found: dict[str, bytes] = {}
-        try:
-            for attribute in os.listxattr(path, follow_symlinks=False):
-                if attribute.startswith(escaped):
-                    shown = family + attribute[len(escaped) :]
-                elif attribute.startswith(family):
-                    continue
-                else:
-                    shown = attribute
-                found[shown] = os.getxattr(path, attribute, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.EACCES, errno.EPERM):
-                raise
+        with self.tree.pool.inside(self.fd()):
+            try:
+                for attribute in os.listxattr(name, follow_symlinks=False):
+                    if attribute.startswith(escaped):
+                        shown = family + attribute[len(escaped) :]
+                    elif attribute.startswith(family):
+                        continue
+                    else:
+                        shown = attribute
+                    found[shown] = os.getxattr(name, attribute, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.EACCES, errno.EPERM):
+                    raise
         return found
 
     def readlink(self, name: str) -> str:
@@ -219,12 +242,10 @@ class Directory:
             os.close(fd)
 
 
-def _marked(
-    name: str, kind: Kind, stat: os.stat_result, path: str, xattrs: list[str], family: XattrFamily
-) -> Entry:
-    """The entry of a file or directory that carries xattrs of the overlay's family."""
+def _marked(name: str, kind: Kind, stat: os.stat_result, xattrs: list[str], family: XattrFamily) -> Entry:
+    """The entry of a file or directory of the working directory that carries xattrs of the overlay's family."""
     if kind is Kind.DIRECTORY:
-        return Entry(name, kind, stat, directory_marks(path, xattrs, family))
+        return Entry(name, kind, stat, directory_marks(name, xattrs, family))
     if stat.st_size == 0 and is_xattr_whiteout(xattrs, family):
         return Entry(name, Kind.WHITEOUT, stat, NO_MARKS)
-    return Entry(name, kind, stat, file_marks(path, xattrs, family))
+    return Entry(name, kind, stat, file_marks(name, xattrs, family))

@@ -7,13 +7,14 @@ Hidden subtrees are walked too; each of their versions says what hides it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from layerscope.errors import CorruptStoreError, StoragePermissionError
 from layerscope.model import Caution, Stack, Warn, ignore
-from layerscope.overlay.entry import NO_MARKS, Entry, Kind, sort_key
+from layerscope.overlay.entry import Entry, Kind, sort_key
 from layerscope.overlay.lookup import Place
 from layerscope.overlay.resolve import (
     Candidate,
@@ -24,7 +25,7 @@ from layerscope.overlay.resolve import (
     resolve,
     simple,
 )
-from layerscope.overlay.tree import Directory, LayerTree, OpenDirectories
+from layerscope.overlay.tree import Content, Directory, LayerTree, OpenDirectories
 
 
 class Frame(NamedTuple):
@@ -45,18 +46,19 @@ class Listing:
     """One merged directory, decided.
 
     Most names exist in one layer only and carry no mark: ``single`` holds those, by contributor, as they were
-    read. All others are in ``shared``. No order inside either.
+    read: directories and everything else. All others are in ``shared``. No order inside either.
     """
 
     frame: Frame
-    single: list[tuple[Contributor, list[Entry]]] = field(default_factory=list)
+    single: list[tuple[Contributor, list[Entry], list[Entry]]] = field(default_factory=list)
     shared: list[PathVersions] = field(default_factory=list)
 
     def paths(self) -> list[PathVersions]:
         """Every name of the directory, ordered bytewise."""
         found = list(self.shared)
-        for contributor, entries in self.single:
-            found += [lone(self.frame.under(entry.name), contributor, entry) for entry in entries]
+        for contributor, directories, others in self.single:
+            found += [lone(self.frame.under(entry.name), contributor, entry) for entry in directories]
+            found += [lone(self.frame.under(entry.name), contributor, entry) for entry in others]
         found.sort(key=lambda item: sort_key(item.path))
         return found
 
@@ -70,7 +72,7 @@ class Walker:
         self.incomplete = False
         pool = OpenDirectories()
         family = stack.options.xattrs
-        self.trees = [LayerTree(layer.diff_dir, family, live=layer.live, pool=pool) for layer in stack]
+        self.trees = [LayerTree(layer.diff_dir, family, pool=pool) for layer in stack]
         self.data_trees = [LayerTree(path, family, pool=pool) for path in stack.data_dirs]
         roots = [tree.root() for tree in self.trees]
         for root in (*roots, *(tree.root() for tree in self.data_trees)):
@@ -95,19 +97,22 @@ class Walker:
     def listing(self, frame: Frame) -> Listing:
         """Read one merged directory and decide its names."""
         listing = Listing(frame)
-        read = [(contributor, self.entries(contributor)) for contributor in frame.contributors]
-        several = _in_several([entries for _, entries in read])
-        for contributor, entries in read:
-            plain = []
-            for entry in entries:
+        read = [(contributor, self._content(contributor)) for contributor in frame.contributors]
+        several = _in_several([content for _, content in read])
+        for contributor, content in read:
+            for entry in chain(*content) if several else ():
                 if entry.name in several:
                     several[entry.name].append((contributor, entry))
-                elif entry.marks is NO_MARKS or simple(entry):
-                    plain.append(entry)
-                else:
+            directories, others, marked = _without(several, content)
+            for entry in marked:
+                if not simple(entry):
                     listing.shared.append(self._resolve(frame, entry.name, [(contributor, entry)]))
-            if plain:
-                listing.single.append((contributor, plain))
+                elif entry.kind is Kind.DIRECTORY:
+                    directories.append(entry)
+                else:
+                    others.append(entry)
+            if directories or others:
+                listing.single.append((contributor, directories, others))
         for name, candidates in several.items():
             listing.shared.append(self._resolve(frame, name, candidates))
         return listing
@@ -116,11 +121,10 @@ class Walker:
         """The merged directories below a listing, ordered bytewise."""
         frame = listing.frame
         frames: list[Frame] = []
-        for (layer, directory, since, hidden), entries in listing.single:
+        for (layer, directory, since, hidden), directories, _ in listing.single:
             frames += [
                 Frame(frame.under(entry.name), (Contributor(layer, directory.sub(entry.name), since, hidden),))
-                for entry in entries
-                if entry.kind is Kind.DIRECTORY
+                for entry in directories
             ]
         frames += [child for child in map(descend, listing.shared) if child.contributors]
         frames.sort(key=lambda child: sort_key(child.path))
@@ -173,11 +177,16 @@ class Walker:
         )
 
     def entries(self, contributor: Contributor) -> list[Entry]:
+        """All names of one directory that takes part, in no order."""
+        directories, others, marked = self._content(contributor)
+        return directories + others + marked
+
+    def _content(self, contributor: Contributor) -> Content:
         try:
-            return contributor.directory.entries()
+            return contributor.directory.content()
         except OSError as error:
             self._unreadable(contributor.directory, error)
-            return []
+            return Content([], [], [])
 
     def _unreadable(self, directory: Directory, error: OSError) -> None:
         self.incomplete = True
@@ -228,19 +237,26 @@ def _is_parent(directory: str, path: str) -> bool:
     return path.rpartition("/")[0] == directory and path != ""
 
 
-def _in_several(listings: Sequence[Sequence[Entry]]) -> dict[str, list[Candidate]]:
-    """The names that more than one listing holds, each with room for its candidates."""
-    if len(listings) < 2:
+def _in_several(read: Sequence[Content]) -> dict[str, list[Candidate]]:
+    """The names that more than one directory holds, each with room for its candidates."""
+    if len(read) < 2:
         return {}
     seen: set[str] = set()
     several: dict[str, list[Candidate]] = {}
-    for entries in listings:
-        for entry in entries:
+    for content in read:
+        for entry in chain(*content):
             if entry.name in seen:
                 several.setdefault(entry.name, [])
             else:
                 seen.add(entry.name)
     return several
+
+
+def _without(several: Collection[str], content: Content) -> Content:
+    """The names that only this directory holds."""
+    if not several:
+        return content
+    return Content(*([entry for entry in entries if entry.name not in several] for entries in content))
 
 
 def lone(path: str, contributor: Contributor, entry: Entry) -> PathVersions:

@@ -118,7 +118,6 @@ def directories_stack(spec: OverlaySpec, base: str, hint: str) -> Stack:
             role=Role.UPPER if spec.upper is not None and index == len(paths) - 1 else Role.LOWER,
             diff_dir=path,
             cache_id=_docker_cache_id(path),
-            live=spec.upper is not None and index == len(paths) - 1,
         )
         for index, path in enumerate(paths)
     )

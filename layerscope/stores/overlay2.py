@@ -267,7 +267,6 @@ class Overlay2Store:
                     created=step.created if step is not None else None,
                     shared_with=tuple(users.get(record.chain_id, ())) if record is not None else (),
                     recorded_bytes=record.size_bytes if record is not None else None,
-                    live=role is Role.UPPER,
                 )
             )
         return Stack(tuple(layers), self.options)
