@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Final
 
-from layerscope.overlay.entry import Entry, Kind
+from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import PathVersions, Version
 from layerscope.overlay.tree import Directory, LayerTree
 
@@ -23,7 +23,7 @@ def open_content(
     """Open the content of a regular file's version for reading. Raises OSError.
 
     A metacopy file holds only attributes: its content comes from the version below, or from a data-only layer
-    (kernel: "Data-only lower layers"). Where there is none the error is EIO, as in a mount.
+    (kernel: "Data-only lower layers"). Where there is none the error is the one that reading a mount gives.
     """
     directory, name = _holder(versions, version, data_trees)
     with directory.open_file(name) as fd, open(fd, "rb", closefd=False) as content:
@@ -36,11 +36,12 @@ def _holder(versions: PathVersions, version: Version, data_trees: Sequence[Layer
     if version.data is not None:
         return version.data.directory, version.data.entry.name
     error = OSError(errno.EIO, "metacopy file without its data", version.directory.on_disk(version.entry.name))
-    for tree in data_trees if versions.data_redirect is not None else ():
-        try:
-            return _data_file(tree, versions.data_redirect or "")
-        except OSError as failed:
-            error = failed  # as the kernel does, go on to the next data-only layer
+    if versions.data_redirect is not None:
+        for tree in data_trees:
+            try:
+                return _data_file(tree, versions.data_redirect)
+            except OSError as failed:
+                error = failed  # as the kernel does, go on to the next data-only layer
     raise error
 
 
@@ -54,23 +55,23 @@ def _data_file(tree: LayerTree, path: str) -> tuple[Directory, str]:
     for component in parents:
         if component == "..":
             if directory.parent is None:
-                raise OSError(errno.EXDEV, "the data lies outside of its layer", path)
+                raise _error(errno.EXDEV, path)
             directory = directory.parent
         elif component != ".":
             above = directory.get(component)
-            if above is None or not above.is_directory:
-                raise _no_way(above, directory.on_disk(component))
+            if above is None:
+                raise _error(errno.ENOENT, directory.on_disk(component))
+            if not above.is_directory:
+                is_link = above.kind is Kind.SYMLINK
+                raise _error(errno.ELOOP if is_link else errno.ENOTDIR, directory.on_disk(component))
             directory = directory.sub(component)
     entry = directory.get(name) if name not in (".", "..") else None
     if entry is None or not st.S_ISREG(entry.stat.st_mode):
-        raise OSError(errno.ENOENT, "no such file in the data-only layer", directory.on_disk(name))
+        raise _error(errno.ENOENT, directory.on_disk(name))
     return directory, name
 
 
-def _no_way(entry: Entry | None, path: str) -> OSError:
-    if entry is None:
-        return OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    number = errno.ELOOP if entry.kind is Kind.SYMLINK else errno.ENOTDIR
+def _error(number: int, path: str) -> OSError:
     return OSError(number, os.strerror(number), path)
 
 

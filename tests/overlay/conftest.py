@@ -67,21 +67,22 @@ class Judge:
         """
         layers = make_layers(self.work, *contents, family=family)
         data_dirs = [make_layer(self.work / f"data{index}", content) for index, content in enumerate(data)]
-        empty = make_layer(self.work / "empty", {})  # a mount without upper needs two layers
+        # A mount without upper needs two layers; with data-only ones below it needs one.
+        below = [] if data else [make_layer(self.work / "empty", {})]
         stack = stack_of(
-            [empty, *layers],
+            [*below, *layers],
             family,
             follow_redirects=follow_redirects,
             metacopy=metacopy,
             data_dirs=tuple(map(str, data_dirs)),
         )
         view: View = {}
-        for height in range(1, len(stack)):
+        for height in range(len(below), len(stack)):
             view = self._judge(stack.up_to(height), extra)
         if not (extra or data):
             assert_hiders_agree_with_heights(stack)
         # Without the empty layer, so that indices are those of ``contents``.
-        plain = tuple(replace(layer, index=layer.index - 1) for layer in stack.layers[1:])
+        plain = tuple(replace(layer, index=index) for index, layer in enumerate(stack.layers[len(below) :]))
         return Verdict(replace(stack, layers=plain), view)
 
     def _judge(self, stack: Stack, extra: str) -> View:
@@ -98,7 +99,8 @@ class Judge:
                 pytest.skip(f"this kernel does not mount an overlay with {extra or 'data-only layers'}: {error}")
             ours = layerscope_view(stack)
             truth = kernel_view(root, ours)
-        assert difference(truth, ours) == [], f"with {len(stack) - 1} layers"
+        problems = difference(truth, ours)
+        assert not problems, "\n".join(problems) + f"\nwith {len(stack)} layers"
         return truth
 
 
