@@ -2,6 +2,7 @@
 
     LayerscopeError                 exit 3
     ├── UsageError                  exit 2   options that contradict each other, a bad value
+    │   └── RulesError              exit 2   a rules file that cannot be used; names file, rule and reason
     ├── TargetNotFoundError                  no image, container or mount of that name
     ├── AmbiguousTargetError                 a prefix or a name that fits several
     ├── PathNotFoundError                    no layer of the target has that path
@@ -11,6 +12,7 @@
     ├── DataRootError                        the directory is no Docker data root
     ├── UnsupportedStoreError                a storage driver or image store that cannot be read yet
     ├── CorruptStoreError                    a record on disk that cannot be what it claims to be
+    ├── StoreBusyError                       a database that is written to faster than it can be read
     ├── OverlayOptionsError                  layer directories or mount options that cannot be a stack
     ├── OutputError                          the output or extraction target cannot be written
     └── WorkerDiedError                      a worker process was killed, or ran out of memory
@@ -59,6 +61,10 @@ class UsageError(LayerscopeError):
     exit_code = ExitCode.USAGE
 
 
+class RulesError(UsageError):
+    pass
+
+
 class TargetNotFoundError(LayerscopeError):
     pass
 
@@ -92,6 +98,10 @@ class UnsupportedStoreError(LayerscopeError):
 
 
 class CorruptStoreError(LayerscopeError):
+    pass
+
+
+class StoreBusyError(LayerscopeError):
     pass
 
 

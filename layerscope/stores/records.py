@@ -51,14 +51,32 @@ class DataRoot:
 
     def content(self, *parts: str, largest: int = LARGEST_RECORD) -> bytes | None:
         """The bytes of a record; None when it does not exist. Raises CorruptStoreError."""
+        fd = self.open_file(*parts, largest=largest)
+        if fd is None:
+            return None
+        try:
+            with open(fd, "rb") as file:
+                return file.read(largest)
+        except OSError as error:
+            self._refused(error, parts)
+
+    def open_file(self, *parts: str, largest: int) -> int | None:
+        """A descriptor of a regular file, for the caller to close; None when it does not exist.
+
+        Raises CorruptStoreError, also when the file has more than ``largest`` bytes.
+        """
         *above, name = (name for part in parts for name in part.split("/"))
         try:
             with self._opened(*above) as directory:
                 # Look before opening: opening a device may start it, opening a FIFO wakes who waits to write.
                 self._require_record(os.stat(name, dir_fd=directory, follow_symlinks=False), largest, parts)
-                with open(open_untouched(name, FILE, directory), "rb") as file:
-                    self._require_record(os.fstat(file.fileno()), largest, parts)
-                    return file.read(largest)
+                fd = open_untouched(name, FILE, directory)
+                try:
+                    self._require_record(os.fstat(fd), largest, parts)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                return fd
         except FileNotFoundError:
             return None
         except OSError as error:
