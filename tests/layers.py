@@ -108,7 +108,7 @@ def make_layer(root: Path, content: Content, family: XattrFamily = XattrFamily.T
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
         _make(root, place, file(node) if isinstance(node, str | bytes) else node, family)
-    for path, node in reversed(content.items()):
+    for path, node in reversed([*content.items()]):
         if isinstance(node, Node):
             os.utime(root / path, (node.mtime, node.mtime), follow_symlinks=False)
     return root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 
 import pytest
 
@@ -30,13 +31,13 @@ pytestmark = [
 
 def to(path: str, **marks: bytes) -> Node:
     """A renamed directory."""
-    return directory(redirect=path.encode(), **marks)
+    return Node(stat.S_IFDIR, marks={"redirect": path.encode(), **marks})
 
 
 def meta(size: int, path: str | None = None, *, mode: int = 0o640, value: bytes = b"") -> Node:
     """A file that holds only attributes; ``path`` is where its content lies, if not at its own."""
     redirect = {} if path is None else {"redirect": path.encode()}
-    return file(hole=size, mode=mode, metacopy=value, **redirect)
+    return Node(hole=size, mode=mode, marks={"metacopy": value, **redirect})
 
 
 # -- redirects -----------------------------------------------------------------------------------------------
@@ -154,9 +155,9 @@ def test_redirect_options(judge: Judge, extra: str, follow: bool) -> None:
         assert hidden(verdict.stack)["b/y", 1] == (1, "unreadable", "b")
 
 
-def test_redirect_in_the_lowest_layer_needs_no_permission(judge: Judge) -> None:
-    verdict = judge({"b": to("a"), "b/y": "1"}, {"b/z": "2"}, extra="redirect_dir=nofollow", follow_redirects=False)
-    assert verdict.errors == {"b": "EPERM"}, "an empty layer lies below it"
+def test_redirect_is_refused_even_when_nothing_lies_at_its_end(judge: Judge) -> None:
+    verdict = judge({}, {"b": to("a"), "b/y": "1"}, extra="redirect_dir=nofollow", follow_redirects=False)
+    assert verdict.errors == {"b": "EPERM"}
 
 
 def test_redirect_under_userxattr_is_refused(judge: Judge) -> None:
