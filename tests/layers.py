@@ -104,11 +104,12 @@ def make_layers(work: Path, *layers: Content, family: XattrFamily = XattrFamily.
 def make_layer(root: Path, content: Content, family: XattrFamily = XattrFamily.TRUSTED) -> Path:
     """A directory with that content. Times of directories are set last."""
     root.mkdir(parents=True)
-    for path, node in content.items():
+    nodes = {path: file(node) if isinstance(node, str | bytes) else node for path, node in content.items()}
+    for path, node in nodes.items():
         place = root / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        _make(root, place, file(node) if isinstance(node, str | bytes) else node, family)
-    for path, node in reversed([*content.items()]):
+        _make(root, place, node, family)
+    for path, node in reversed([*nodes.items()]):
         if isinstance(node, Node):
             os.utime(root / path, (node.mtime, node.mtime), follow_symlinks=False)
     return root

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from layerscope.analysis.summary import Tick, no_tick
 from layerscope.errors import OutputError
 from layerscope.model import Caution, Warn, ignore
 from layerscope.overlay.content import open_content, read_target
@@ -48,7 +49,12 @@ class ExtractOptions:
 
 
 def extract(
-    walker: Walker, versions: PathVersions, destination: str, options: ExtractOptions, warn: Warn = ignore
+    walker: Walker,
+    versions: PathVersions,
+    destination: str,
+    options: ExtractOptions,
+    warn: Warn = ignore,
+    tick: Tick = no_tick,
 ) -> Extracted:
     """Write a path, and all below it, into the directory ``destination``, under its own name.
 
@@ -56,7 +62,7 @@ def extract(
     """
     root = _open_destination(destination)
     try:
-        job = _Job(walker, root, options, warn)
+        job = _Job(walker, root, options, warn, tick)
         job.write_all(versions)
     except OSError as error:
         raise OutputError(
@@ -81,11 +87,12 @@ def _open_destination(destination: str) -> int:
 class _Job:
     """One extraction. All writing is relative to the descriptor of the destination directory."""
 
-    def __init__(self, walker: Walker, root: int, options: ExtractOptions, warn: Warn) -> None:
+    def __init__(self, walker: Walker, root: int, options: ExtractOptions, warn: Warn, tick: Tick) -> None:
         self.walker = walker
         self.root = root
         self.options = options
         self.warn = warn
+        self.tick = tick
         self.done = Extracted()
         self.directories: list[tuple[list[str], os.stat_result]] = []
 
@@ -105,6 +112,7 @@ class _Job:
         while pending:
             versions = pending.pop()
             version = self.choose(versions)
+            self.tick(1)
             if version is None:
                 continue
             parts = versions.path.split("/")[above:]
@@ -144,16 +152,14 @@ class _Job:
                 self.done.size_bytes += stat.st_size
             case Kind.SYMLINK:
                 os.symlink(read_target(version), name, dir_fd=parent)
-                if self.options.owners:
-                    os.chown(name, stat.st_uid, stat.st_gid, dir_fd=parent, follow_symlinks=False)
-                os.utime(name, ns=_times(stat), dir_fd=parent, follow_symlinks=False)
+                self._own(name, stat, parent)
                 self.done.symlinks += 1
             case kind:
                 if not self.options.devices:
                     self._skip(versions.path, f"a {kind}: written only with --devices")
                     return
-                os.mknod(name, stat.st_mode & ~SET_ID_BITS, stat.st_rdev, dir_fd=parent)
-                os.utime(name, ns=_times(stat), dir_fd=parent, follow_symlinks=False)
+                _make_node(name, stat, parent)
+                self._own(name, stat, parent)
                 self.done.other += 1
 
     def _write_file(self, versions: PathVersions, version: Version, name: str, parent: int) -> bool:
@@ -172,6 +178,12 @@ class _Job:
             os.close(fd)
         return True
 
+    def _own(self, name: str, stat: os.stat_result, parent: int) -> None:
+        """Give what can't be opened its owner and times."""
+        if self.options.owners:
+            os.chown(name, stat.st_uid, stat.st_gid, dir_fd=parent, follow_symlinks=False)
+        os.utime(name, ns=_times(stat), dir_fd=parent, follow_symlinks=False)
+
     def _finish(self, fd: int, stat: os.stat_result) -> None:
         """Give what was written its owner, mode and times, in this order: a change of owner drops mode bits."""
         mode = st.S_IMODE(stat.st_mode)
@@ -185,6 +197,15 @@ class _Job:
     def _skip(self, path: str, why: str) -> None:
         self.done.skipped.append(path)
         self.warn(Caution("not-extracted", path, why))
+
+
+def _make_node(name: str, stat: os.stat_result, parent: int) -> None:
+    """Make a device node, FIFO or socket with all its permissions: chmod(2) would follow a symlink."""
+    umask = os.umask(0)
+    try:
+        os.mknod(name, stat.st_mode & ~SET_ID_BITS, stat.st_rdev, dir_fd=parent)
+    finally:
+        os.umask(umask)
 
 
 def _times(stat: os.stat_result) -> tuple[int, int]:
