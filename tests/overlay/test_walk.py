@@ -17,18 +17,16 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from layerscope.analysis import summary as counting
 from layerscope.analysis.compare import compare
 from layerscope.analysis.summary import Summary, summarize
-from layerscope.model import Cautions, Stack, XattrFamily
+from layerscope.model import Cautions
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import PathVersions
 from layerscope.overlay.walk import Walker, in_tree_order
 from tests.kernel import remove_tree, stack_of
 from tests.layers import (
-    DIRECTORY,
     FIFO,
     OPAQUE,
     SOCKET,
@@ -37,7 +35,6 @@ from tests.layers import (
     HardLink,
     character,
     directory,
-    file,
     hidden,
     make_layers,
     shown,
@@ -45,61 +42,14 @@ from tests.layers import (
     walk,
 )
 from tests.overlay.conftest import assert_hiders_agree_with_heights
-
-USER = XattrFamily.USER
-"""The family that needs no privilege: what is tested here is not what marks mean."""
-
-NAMES = ("a", "b", "c")
-paths = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3).map("/".join)
-nodes = st.one_of(
-    st.binary(max_size=9000).map(file),
-    st.integers(0, 99_999).map(lambda size: file(b"x", hole=size)),
-    st.sampled_from([DIRECTORY, DIRECTORY, OPAQUE, WHITEOUT, symlink("a"), FIFO, directory(opaque=b"x")]),
-    paths.map(HardLink),
-)
-contents = st.lists(st.dictionaries(paths, nodes, max_size=10), min_size=1, max_size=5)
-redirects = st.sampled_from(["/a", "b", "/b/c", "/a/b"]).map(lambda path: directory(redirect=path.encode()))
-contents_with_redirects = st.lists(
-    st.dictionaries(paths, st.one_of(nodes, redirects), max_size=10), min_size=2, max_size=4
-)
-quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@contextmanager
-def stack_from(layers: list[dict[str, object]], family: XattrFamily = USER) -> Iterator[Stack]:
-    """A stack of random layers, without what can't lie in one directory."""
-    work = Path(tempfile.mkdtemp(prefix="layerscope-walk-"))
-    try:
-        yield stack_of(make_layers(work, *map(possible, layers), family=family), family, follow_redirects=True)
-    finally:
-        remove_tree(work)
-
-
-def possible(content: dict[str, object]) -> Content:
-    """The part of a random description that one directory can hold."""
-    kept: dict[str, object] = {}
-    for path, node in sorted(content.items(), key=lambda item: (isinstance(item[1], HardLink), item[0])):
-        above = [path[:at] for at, letter in enumerate(path) if letter == "/"]
-        if any(kept.get(parent, DIRECTORY) != DIRECTORY and not is_directory(kept[parent]) for parent in above):
-            continue
-        if not is_directory(node) and any(other.startswith(path + "/") for other in kept):
-            continue
-        if isinstance(node, HardLink) and (node.to not in kept or is_directory(kept[node.to])):
-            continue
-        kept[path] = node
-    return kept  # type: ignore[return-value]
-
-
-def is_directory(node: object) -> bool:
-    return getattr(node, "format", 0) == DIRECTORY.format
-
+from tests.random_layers import USER, Drawn, contents, contents_with_redirects, quick, stack_from
 
 # -- sums ----------------------------------------------------------------------------------------------------
 
 
 @quick
 @given(contents)
-def test_bytes_of_all_layers_are_merged_and_hidden_bytes(layers: list[dict[str, object]]) -> None:
+def test_bytes_of_all_layers_are_merged_and_hidden_bytes(layers: list[Drawn]) -> None:
     with stack_from(layers) as stack:
         found = summarize(Walker(stack), jobs=1)
     total = sum(totals.size_bytes for totals in found.layers)
@@ -110,7 +60,7 @@ def test_bytes_of_all_layers_are_merged_and_hidden_bytes(layers: list[dict[str, 
 @quick
 @given(contents_with_redirects)
 def test_hidden_bytes_are_the_same_by_reason_by_layer_and_by_who_hides_them(
-    layers: list[dict[str, object]],
+    layers: list[Drawn],
 ) -> None:
     with stack_from(layers) as stack:
         found = summarize(Walker(stack), jobs=1)
@@ -126,7 +76,7 @@ def assert_hidden_adds_up(found: Summary) -> None:
 
 @quick
 @given(contents)
-def test_sums_are_those_of_the_version_stream(layers: list[dict[str, object]]) -> None:
+def test_sums_are_those_of_the_version_stream(layers: list[Drawn]) -> None:
     with stack_from(layers) as stack:
         found = summarize(Walker(stack), jobs=1)
         stream = walk(stack)
@@ -154,7 +104,7 @@ def test_sums_are_those_of_the_version_stream(layers: list[dict[str, object]]) -
 
 @settings(quick, max_examples=12)
 @given(contents)
-def test_allocated_bytes_of_a_layer_are_what_du_counts(layers: list[dict[str, object]]) -> None:
+def test_allocated_bytes_of_a_layer_are_what_du_counts(layers: list[Drawn]) -> None:
     with stack_from(layers) as stack:
         found = summarize(Walker(stack), jobs=1)
         for layer, totals in zip(stack, found.layers, strict=True):
@@ -166,14 +116,14 @@ def test_allocated_bytes_of_a_layer_are_what_du_counts(layers: list[dict[str, ob
 
 @quick
 @given(contents)
-def test_first_layer_that_hides_a_version_is_named(layers: list[dict[str, object]]) -> None:
+def test_first_layer_that_hides_a_version_is_named(layers: list[Drawn]) -> None:
     with stack_from(layers) as stack:
         assert_hiders_agree_with_heights(stack)
 
 
 @quick
 @given(contents_with_redirects)
-def test_stream_is_in_tree_order_and_names_every_entry(layers: list[dict[str, object]]) -> None:
+def test_stream_is_in_tree_order_and_names_every_entry(layers: list[Drawn]) -> None:
     with stack_from(layers) as stack:
         stream = walk(stack)
         on_disk = {
@@ -216,7 +166,7 @@ def test_more_processes_find_the_same(tmp_path: Path, small_shares: None, jobs: 
 
 @settings(quick, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents_with_redirects)
-def test_random_stacks_are_the_same_in_two_processes(small_shares: None, layers: list[dict[str, object]]) -> None:
+def test_random_stacks_are_the_same_in_two_processes(small_shares: None, layers: list[Drawn]) -> None:
     with stack_from(layers) as stack:
         assert summarize(Walker(stack), jobs=2) == summarize(Walker(stack), jobs=1)
 
