@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line."""
-    from layerscope.cli.commands import app
+    try:
+        from layerscope.cli.commands import app
 
-    app(prog_name="layerscope")
+        app(prog_name="layerscope")
+    except KeyboardInterrupt:  # while it still starts; commands see to it themselves
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from layerscope.analysis.summary import Tick, no_tick
 from layerscope.model import Caution, Warn, ignore
 from layerscope.overlay.content import same_content
 from layerscope.overlay.entry import Entry, Kind, sort_key
@@ -76,9 +77,9 @@ def visible_part(frame: Frame) -> Frame | None:
     return Frame(frame.path, contributors) if contributors else None
 
 
-def compare(old: Walker, new: Walker, warn: Warn = ignore) -> list[Difference]:
+def compare(old: Walker, new: Walker, warn: Warn = ignore, tick: Tick = no_tick) -> list[Difference]:
     """All paths that differ between two merged trees, sorted bytewise by path."""
-    found = _Comparison(warn)
+    found = _Comparison(warn, tick)
     pending = [(_View(old, visible_part(old.root_frame)), _View(new, visible_part(new.root_frame)))]
     while pending:  # no recursion: a tree may be deeper than Python's stack
         pending += found.directories(*pending.pop())
@@ -86,8 +87,9 @@ def compare(old: Walker, new: Walker, warn: Warn = ignore) -> list[Difference]:
 
 
 class _Comparison:
-    def __init__(self, warn: Warn) -> None:
+    def __init__(self, warn: Warn, tick: Tick) -> None:
         self.warn = warn
+        self.tick = tick
         self.found: list[Difference] = []
         self.same_directories: dict[str, Difference] = {}
         """Directories that look the same in both trees: a change inside makes them changed."""
@@ -99,6 +101,7 @@ class _Comparison:
         for name in _names_to_compare(old, new):
             old_version, old_below, _ = old.find(name, self.warn)
             new_version, new_below, versions = new.find(name, self.warn)
+            self.tick(1)
             self._entry(f"{path}/{name}" if path else name, old_version, new_version, versions, new.walker)
             # What lay in a directory that is gone or became a file is not listed: its own line says it.
             if new_version is not None and new_version.entry.is_directory:

@@ -81,7 +81,7 @@ def inspect(
     is_container = target.kind is TargetKind.CONTAINER
     if is_container and not (wanted.image_layers or wanted.changed_paths or wanted.hidden_paths):
         own = [layer.index for layer in target.stack if layer.role in (Role.INIT, Role.UPPER)]
-        for index, totals in count_layers(walker, own, warn).items():
+        for index, totals in count_layers(walker, own, warn, tick).items():
             found.totals[index] = totals
     else:
         summary = summarize(walker, jobs=jobs, warn=warn, tick=tick)
@@ -89,7 +89,7 @@ def inspect(
         _list_paths(walker, found, wanted, summary, tick)
     if is_container:
         below = Walker(below_upper(target.stack), warn)
-        differences = compare(below, walker, warn)
+        differences = compare(below, walker, warn, tick)
         found.changes = [difference for difference in differences if difference.change is not None]
         found.copied_up = [difference for difference in differences if difference.change is None]
         found.incomplete = below.incomplete

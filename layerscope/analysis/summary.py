@@ -202,7 +202,9 @@ def summarize(walker: Walker, *, jobs: int | None = None, warn: Warn = ignore, t
     return summary
 
 
-def count_layers(walker: Walker, layers: Collection[int], warn: Warn = ignore) -> dict[int, LayerTotals]:
+def count_layers(
+    walker: Walker, layers: Collection[int], warn: Warn = ignore, tick: Tick = no_tick
+) -> dict[int, LayerTotals]:
     """Count only some layers at the top of a stack, by walking their own directories alone.
 
     What they hide below them is not counted: that would take a look at everything that lies there.
@@ -216,6 +218,7 @@ def count_layers(walker: Walker, layers: Collection[int], warn: Warn = ignore) -
         for name in names:
             versions = walker.find(frame, name)
             counter.shared(versions)
+            tick(1)
             below = descend(versions)
             if any(contributor.layer in layers for contributor in below.contributors):
                 pending.append(below)
@@ -236,9 +239,11 @@ def count_roots(walker: Walker, summary: Summary) -> None:
 
 def _count_all(walker: Walker, moved: Redirected, jobs: int, warn: Warn, tick: Tick) -> Summary:
     pending = [walker.root_frame]
-    limit = ALONE_UP_TO if jobs > 1 else None
+    limit = ALONE_UP_TO if jobs > 1 else SHARE
     counter = _Counter(walker, moved, warn)
     tick(counter.take(pending, limit))
+    while pending and jobs == 1:
+        tick(counter.take(pending, SHARE))
     if pending:
         for part in _count_in_workers(walker, pending, moved, jobs):
             counter.summary.add(part.summary)
@@ -300,7 +305,7 @@ class _Counter:
         self.moved = Moved(walker, moved)
         self.warn = warn
 
-    def take(self, pending: list[Frame], limit: int | None) -> int:
+    def take(self, pending: list[Frame], limit: int) -> int:
         """Count the directories in ``pending`` and below, until ``limit`` paths are seen. Says how many were."""
         seen = 0
         for listing in self.walker.walk(pending):
@@ -310,7 +315,7 @@ class _Counter:
             for versions in listing.shared:
                 self.shared(versions)
             seen += len(listing.shared)
-            if limit is not None and seen >= limit:
+            if seen >= limit:
                 break
         return seen
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import typer
@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from layerscope import __version__
 from layerscope.cli.options import HOW, WHERE, with_common
+from layerscope.cli.output import abandon_stdout, open_closed_streams
 from layerscope.cli.session import open_session
 from layerscope.errors import ExitCode, LayerscopeError
 from layerscope.report.text import printable
@@ -24,32 +25,39 @@ CLICK_ERROR: Final[Any] = typer.BadParameter.__mro__[2]
 PANELS: Final = ("Inspect", "Files", "Contract")
 
 
+@contextmanager
+def _boundary(*, debug: bool = False) -> Iterator[None]:
+    """Where every error becomes two lines and an exit code."""
+    try:
+        yield
+    except (CLICK_ERROR, typer.Exit, typer.Abort):
+        raise
+    except BrokenPipeError as error:
+        abandon_stdout()  # nobody reads any more
+        raise typer.Exit(ExitCode.PIPE_CLOSED) from error
+    except KeyboardInterrupt as error:
+        raise typer.Exit(ExitCode.INTERRUPTED) from error
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        known = error if isinstance(error, LayerscopeError) else _bug(error)
+        report_error(known.message, known.hint)
+        raise typer.Exit(known.exit_code) from error
+
+
+def _bug(error: Exception) -> LayerscopeError:
+    return LayerscopeError(
+        f"layerscope failed: {type(error).__name__}: {error}",
+        "this is a bug; run it again with --debug and report what it prints",
+    )
+
+
 class Command(TyperCommand):
     """A command: its help lists options in groups, and its errors become two lines and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
-        debug = ctx.params.get("debug", False)
-        try:
+        with _boundary(debug=ctx.params.get("debug", False)):
             return super().invoke(ctx)
-        except LayerscopeError as error:
-            if debug:
-                traceback.print_exc()
-            report_error(error.message, error.hint)
-            raise typer.Exit(error.exit_code) from error
-        except BrokenPipeError as error:
-            # Nobody reads any more. Keep the interpreter from complaining when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(ExitCode.PIPE_CLOSED) from error
-        except KeyboardInterrupt as error:
-            raise typer.Exit(ExitCode.INTERRUPTED) from error
-        except Exception as error:
-            if isinstance(error, (CLICK_ERROR, typer.Exit, typer.Abort)) or debug:
-                raise
-            report_error(
-                f"layerscope failed: {type(error).__name__}: {error}",
-                "this is a bug; run it again with --debug and report what it prints",
-            )
-            raise typer.Exit(ExitCode.FAILED) from error
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -72,6 +80,14 @@ def _panel_order(title: str) -> tuple[int, str]:
 class Group(TyperGroup):
     """The root command."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _boundary():  # prints --help and --version
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _boundary():  # prints a command's --help
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
         for panel in PANELS:
             named = [
@@ -85,6 +101,7 @@ class Group(TyperGroup):
                     formatter.write_dl([(name, command.get_short_help_str(limit)) for name, command in named])
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        open_closed_streams()
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except USAGE_ERROR as error:
@@ -106,7 +123,10 @@ def _one_line(message: str) -> str:
 
 def report_error(message: str, hint: str | None) -> None:
     """One line that names the thing, one that says what to do."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        abandon_stdout()
     sys.stderr.write(f"error: {printable(message)}\n")
     if hint:
         sys.stderr.write(f"hint: {printable(hint)}\n")

@@ -25,25 +25,50 @@ def open_output(path: str | None) -> Iterator[IO[bytes]]:
     A regular file is written whole or not at all: to a temporary file beside it that then takes its name. Anything
     else that exists, a pipe or ``/dev/null``, is written to and never replaced. Raises OutputError.
     """
-    if path is None or path == "-":
-        sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
     try:
-        real = os.path.realpath(path)
-        if os.path.lexists(real) and not st.S_ISREG(os.stat(real).st_mode):
-            with open(real, "wb") as stream:
+        if path is None or path == "-":
+            sys.stdout.flush()
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        elif _is_special(path):
+            with open(path, "wb") as stream:
                 yield stream
-            return
-        with _replacing(real) as stream:
-            yield stream
+        else:
+            with _replacing(os.path.realpath(path)) as stream:
+                yield stream
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
+        if path is None or path == "-":
+            abandon_stdout()
+            raise OutputError(
+                f"can't write to standard output: {error.strerror}", "make room, or name a file: --output FILE"
+            ) from error
         raise OutputError(
             f"can't write to {path}: {error.strerror}", "name a file in a directory that you may write to"
         ) from error
+
+
+def _is_special(path: str) -> bool:
+    """Whether something else than a regular file is there. Not asked of its real path: /dev/fd/1 has none."""
+    try:
+        return not st.S_ISREG(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def abandon_stdout() -> None:
+    """Let what is still to be written to standard output go nowhere, so that no flush at exit fails again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_closed_streams() -> None:
+    """Put /dev/null in the place of standard streams that are closed: else the next file opened would be there."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 @contextmanager

@@ -83,14 +83,18 @@ class Session:
 
     # -- how it is answered ----------------------------------------------------------------------------------
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether the answer goes to a terminal."""
+        return self.common.output in (None, "-") and sys.stdout.isatty()
+
     @cached_property
     def style(self) -> Style:
         from layerscope.report.style import Style
 
         common = self.common
-        to_terminal = sys.stdout.isatty() and common.output is None
         color = common.color is Color.ALWAYS or (
-            common.color is Color.AUTO and to_terminal and not os.environ.get("NO_COLOR")
+            common.color is Color.AUTO and self.on_terminal and not os.environ.get("NO_COLOR")
         )
         return Style(
             width=shutil.get_terminal_size((PIPED_WIDTH, 24)).columns,

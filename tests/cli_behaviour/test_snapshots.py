@@ -1,4 +1,4 @@
-"""Every command prints what it printed, to the letter. ``python -m tests.cli_behaviour.snapshots`` makes them anew."""
+"""Every command prints what it printed, to the letter; ``python -m tests.cli_behaviour.snapshots`` renews it."""
 
 from __future__ import annotations
 

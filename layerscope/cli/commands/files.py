@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, Final
+import codecs
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -12,6 +14,10 @@ from layerscope.cli.options import Format
 from layerscope.cli.session import Session
 from layerscope.errors import PathNotFoundError
 from layerscope.report.text import printable
+
+if TYPE_CHECKING:
+    from layerscope.overlay.resolve import PathVersions, Version
+    from layerscope.overlay.walk import Walker
 
 PANEL: Final = "Files"
 
@@ -62,9 +68,11 @@ def files(
             listed.append(document.version_document(walker, versions, version, session.cautions))
         session.answer(str, lambda: {"target": document.target_document(found), "files": listed})
         return
-    as_table = session.format is Format.TABLE
+    as_table, on_terminal = session.format is Format.TABLE, session.on_terminal
     with session.output() as stream:
         for versions, index in rows:
+            if not on_terminal:
+                session.progress(1)
             version = versions.versions[index]
             if as_table:
                 change = change_of(versions, version, walker.data_trees, session.cautions)
@@ -101,7 +109,6 @@ def cat(session: Session, target: TargetName, path: Path, layer: Layer = None) -
     Without --layer symlinks are followed inside the image. On a terminal control characters are escaped.
     """
     from layerscope.analysis.trace import follow, in_layer, locate, refuse_directory
-    from layerscope.overlay.content import open_content, read_chunks
     from layerscope.overlay.walk import Walker
 
     session.allow(Format.TABLE)
@@ -115,23 +122,33 @@ def cat(session: Session, target: TargetName, path: Path, layer: Layer = None) -
         versions = locate(walker, path)
         version = in_layer(versions, layer)
     refuse_directory(versions, version)
-    escape = session.common.output is None and sys.stdout.isatty()
+    content = _content(walker, versions, version, path)
+    with session.output() as stream:
+        for chunk in _for_terminal(content) if session.on_terminal else content:
+            stream.write(chunk)
+
+
+def _content(walker: Walker, versions: PathVersions, version: Version, path: str) -> Iterator[bytes]:
+    from layerscope.overlay.content import open_content, read_chunks
+
     try:
-        with open_content(versions, version, walker.data_trees) as content, session.output() as stream:
-            for chunk in read_chunks(content):
-                stream.write(_for_terminal(chunk) if escape else chunk)
+        with open_content(versions, version, walker.data_trees) as content:
+            yield from read_chunks(content)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         raise PathNotFoundError(
             f"{path!r} can't be read: {error.strerror}", "the layer on disk may be damaged, or hold no data of it"
         ) from error
 
 
-def _for_terminal(chunk: bytes) -> bytes:
-    lines = chunk.decode("utf-8", "surrogateescape").split("\n")
-    shown = ["\t".join(printable(part) for part in line.split("\t")) for line in lines]
-    return "\n".join(shown).encode("utf-8", "backslashreplace")
+def _for_terminal(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The content with its control characters escaped; a character may begin in one chunk and end in the next."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    for chunk in chain(chunks, (b"",)):
+        yield _escaped(decoder.decode(chunk, final=not chunk)).encode("utf-8", "backslashreplace")
+
+
+def _escaped(text: str) -> str:
+    return "\n".join("\t".join(printable(part) for part in line.split("\t")) for line in text.split("\n"))
 
 
 @command("extract", PANEL, "Write files to a directory of yours")
@@ -164,7 +181,7 @@ def extract_(
         in_layer(versions, layer)
     elif versions.visible is None:
         follow(walker, path)  # says why there is nothing to see
-    done = extract(walker, versions, to, ExtractOptions(layer, devices, owners), session.cautions)
+    done = extract(walker, versions, to, ExtractOptions(layer, devices, owners), session.cautions, session.progress)
     session.answer(
         lambda: path_tables.extracted_line(done, to, session.style),
         lambda: document.extracted_document(done, to),

@@ -181,7 +181,10 @@ def diff(
     differences = [
         difference
         for difference in compare(
-            Walker(one.stack, session.cautions), Walker(other.stack, session.cautions), session.cautions
+            Walker(one.stack, session.cautions),
+            Walker(other.stack, session.cautions),
+            session.cautions,
+            session.progress,
         )
         if difference.change is not None
     ]
