@@ -15,12 +15,19 @@ from tests.stores.offline import InProcess
 
 
 @pytest.fixture(scope="session")
-def demo() -> Iterator[Path]:
-    """The demo data root, where everybody may read it."""
-    place = Path(tempfile.mkdtemp(prefix="layerscope-demo-"))
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo data root."""
+    root = tmp_path_factory.mktemp("demo") / "data-root"
+    unpack(root)
+    return root
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that everybody may read, and all above it."""
+    place = Path(tempfile.mkdtemp(prefix="layerscope-public-"))
     place.chmod(0o755)
-    unpack(place / "data-root")
-    yield place / "data-root"
+    yield place
     shutil.rmtree(place)
 
 
