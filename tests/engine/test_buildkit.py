@@ -13,7 +13,8 @@ import pytest
 
 from layerscope.errors import StoreBusyError
 from layerscope.model import Cautions, OverlayOptions
-from layerscope.stores.boltdb import Bucket, read_bolt
+from layerscope.stores import boltdb
+from layerscope.stores.boltdb import READ_AHEAD, Bucket, read_bolt
 from layerscope.stores.buildkit import METADATA, SNAPSHOTS, BuildCache, BuildRecord, read_build_cache
 from layerscope.stores.images import chain_ids
 from layerscope.stores.overlay2 import Overlay2Store
@@ -31,7 +32,7 @@ COPY hello /hello
 RUN rm /etc/passwd
 RUN true
 """
-SECONDS = 15
+SECONDS = 10
 MOST_READS = 10_000
 
 
@@ -169,8 +170,12 @@ def builds_meanwhile(engine: Engine) -> Iterator[Callable[[], int]]:
         worker.join()
 
 
-def test_databases_are_whole_while_the_engine_writes_them(engine: Engine, store: Overlay2Store) -> None:
+@pytest.mark.parametrize("read_ahead", [READ_AHEAD, 4096])
+def test_databases_are_whole_while_the_engine_writes_them(
+    engine: Engine, store: Overlay2Store, read_ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each read is of one state: every committed snapshot has its twin, every indexed record its entry."""
+    monkeypatch.setattr(boltdb, "READ_AHEAD", read_ahead)
     build(engine, "warm")
     reads = busy = 0
     states = set()
