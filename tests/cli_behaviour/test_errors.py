@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import Cli, Result
-from tests.dataroot import OPAQUE, WHITEOUT, FakeRoot, put
-from tests.kernel import can_mount
+from tests.dataroot import OPAQUE, FakeRoot
 from tests.stores.offline import InProcess, failure_of, unprivileged
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="takes root to become nobody")
@@ -237,14 +236,3 @@ def test_layer_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     closed.chmod(0o755)
     assert result.code == 0 and "Incomplete" in result.out
     assert f"warning: {closed}: " in result.err
-
-
-@pytest.mark.skipif(not can_mount(), reason="a mount point of another type takes root")
-def test_hint_leads_from_a_directory_inside_an_overlay_to_its_mount_point(shop: InProcess, tmp_path: Path) -> None:
-    from tests.kernel import mounted
-
-    put(tmp_path / "one/dir/file", "x")
-    put(tmp_path / "two/dir/gone", WHITEOUT)
-    with mounted(tmp_path / "merged", f"lowerdir={tmp_path}/two:{tmp_path}/one") as point:
-        failure = failure_of(shop("overlay", str(point / "dir")))
-    assert str(point) in failure.hint
