@@ -184,6 +184,14 @@ def ignore(_caution: Caution) -> None:
     """The default ``Warn``: says nothing."""
 
 
+Tick = Callable[[int], None]
+"""How the core tells of its progress: called with the number of paths seen since the last call."""
+
+
+def no_tick(_paths: int) -> None:
+    """The default ``Tick``: shows nothing."""
+
+
 def short_id(identifier: str) -> str:
     """The first 12 characters of an id, without its algorithm, as Docker shortens it."""
     return identifier.rpartition(":")[2][:12]

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from layerscope.analysis.summary import Tick, no_tick
-from layerscope.model import Caution, Warn, ignore
+from layerscope.model import Caution, Tick, Warn, ignore, no_tick
 from layerscope.overlay.content import same_content
 from layerscope.overlay.entry import Entry, Kind, sort_key
 from layerscope.overlay.resolve import Contributor, PathVersions, Version, error_name

@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from layerscope.analysis.summary import Tick, no_tick
 from layerscope.errors import OutputError
-from layerscope.model import Caution, Warn, ignore
+from layerscope.model import Caution, Tick, Warn, ignore, no_tick
 from layerscope.overlay.content import open_content, read_target
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import PathVersions, Version

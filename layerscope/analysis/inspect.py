@@ -8,17 +8,9 @@ from typing import NamedTuple
 from layerscope.analysis.change import Change, change_of
 from layerscope.analysis.compare import Difference, compare
 from layerscope.analysis.moved import Moved
-from layerscope.analysis.summary import (
-    Amount,
-    LayerTotals,
-    Merged,
-    Summary,
-    Tick,
-    count_layers,
-    no_tick,
-    summarize,
-)
-from layerscope.model import Role, Stack, Target, TargetKind, Warn, ignore
+from layerscope.analysis.summary import count_layers, summarize
+from layerscope.analysis.totals import Amount, LayerTotals, Merged, Summary
+from layerscope.model import Role, Stack, Target, TargetKind, Tick, Warn, ignore, no_tick
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import PathVersions, Reason, Version
 from layerscope.overlay.walk import Walker, in_tree_order

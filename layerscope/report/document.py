@@ -19,7 +19,7 @@ from layerscope.analysis.compare import Difference
 from layerscope.analysis.extract import Extracted
 from layerscope.analysis.inspect import ChangedPath, HiddenPath, Inspection
 from layerscope.analysis.inventory import Inventory
-from layerscope.analysis.summary import Amount, LayerTotals, Merged
+from layerscope.analysis.totals import Amount, LayerTotals, Merged
 from layerscope.analysis.trace import Event
 from layerscope.model import Caution, Layer, LayerUser, Source, Stack, Target, Warn, ignore
 from layerscope.overlay.content import read_target

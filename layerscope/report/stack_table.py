@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerscope.analysis.inspect import ChangedPath, HiddenPath, Inspection
-from layerscope.analysis.summary import LayerTotals
+from layerscope.analysis.totals import LayerTotals
 from layerscope.model import Layer, Source, Target, TargetKind
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import Reason

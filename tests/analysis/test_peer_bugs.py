@@ -15,7 +15,8 @@ import pytest
 
 from layerscope.analysis.change import change_of
 from layerscope.analysis.compare import compare
-from layerscope.analysis.summary import Summary, summarize
+from layerscope.analysis.summary import summarize
+from layerscope.analysis.totals import Summary
 from layerscope.analysis.trace import in_layer, locate
 from layerscope.model import Stack
 from layerscope.overlay.content import open_content

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from layerscope.analysis.summary import LayerTotals, Summary, count_layers, summarize
+from layerscope.analysis.summary import count_layers, summarize
+from layerscope.analysis.totals import LayerTotals, Summary
 from layerscope.model import XattrFamily
 from layerscope.overlay.resolve import Reason
 from layerscope.overlay.walk import Walker

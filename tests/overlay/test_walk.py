@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 
 from layerscope.analysis import summary as counting
 from layerscope.analysis.compare import compare
-from layerscope.analysis.summary import Summary, summarize
+from layerscope.analysis.summary import summarize
+from layerscope.analysis.totals import Summary
 from layerscope.model import Cautions
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import PathVersions
