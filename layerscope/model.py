@@ -18,7 +18,8 @@ ChainId = NewType("ChainId", str)
 """``sha256:<hex>`` that names a layer together with everything below it."""
 
 CacheId = NewType("CacheId", str)
-"""Name of a directory in ``overlay2/``: 64 hex digits, those with ``-init``, or BuildKit's 25 characters."""
+"""Name of a layer's directory: in ``overlay2/`` 64 hex digits, those with ``-init``, or BuildKit's 25 characters;
+in a snapshotter's ``snapshots/`` a number."""
 
 LinkId = NewType("LinkId", str)
 """26 characters ``A-Z2-7``: the short name of a layer directory in ``overlay2/l/``."""
@@ -86,11 +87,14 @@ class Layer:
     chain_id: ChainId | None = None
     cache_id: CacheId | None = None
     link_id: LinkId | None = None
+    snapshot: str | None = None
+    """Its key among the snapshots of its containerd namespace."""
     created_by: str | None = None
     created: str | None = None
     shared_with: tuple[LayerUser, ...] = ()
     recorded_bytes: int | None = None
-    """Its size as Docker recorded it when it made the layer (layerdb ``size``)."""
+    """Its size as recorded when the layer was made: by Docker in layerdb the bytes of its files, by a snapshotter
+    the disk space of its files and directories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,18 @@ class HistoryStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where the answer comes from."""
+
+    kind: str
+    """``docker-api``, ``data-root`` or ``mount``."""
+    driver: str | None
+    data_root: str | None
+    containerd_root: str | None = None
+    """For the containerd image store: where containerd keeps its data."""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What the user asked about, resolved: its names, its history and the stack that holds it."""
 
@@ -138,20 +154,12 @@ class Target:
     """For a container: the image as it was named when the container was made."""
     state: str | None = None
     """For a container: ``created``, ``running``, ``paused``, ``restarting``, ``exited`` or ``dead``."""
+    source: Source | None = None
+    """The store that it was found in; None for a mount."""
 
     def at(self, height: int) -> Target:
         """The target as it was when layer ``height`` was its top."""
         return replace(self, name=f"{self.name}@{height}", stack=self.stack.up_to(height))
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where the answer comes from."""
-
-    kind: str
-    """``docker-api``, ``data-root`` or ``mount``."""
-    driver: str | None
-    data_root: str | None
 
 
 @dataclass(frozen=True, slots=True)

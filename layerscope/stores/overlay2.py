@@ -14,28 +14,13 @@ from functools import cached_property
 from typing import Final
 
 from layerscope.errors import CorruptStoreError
-from layerscope.model import (
-    CacheId,
-    Caution,
-    ChainId,
-    HistoryStep,
-    ImageId,
-    Layer,
-    LayerUser,
-    LinkId,
-    OverlayOptions,
-    Role,
-    Source,
-    Stack,
-    Target,
-    TargetKind,
-    Warn,
-)
-from layerscope.stores import records
+from layerscope.model import CacheId, Caution, LinkId, OverlayOptions, Role, Source, Target, Warn
+from layerscope.stores import records, stacks
 from layerscope.stores.containers import ContainerDb, ContainerRecord
-from layerscope.stores.images import ImageDb, ImageRecord, build_steps, chain_ids
+from layerscope.stores.images import ImageDb, ImageRecord, chain_ids
 from layerscope.stores.layerdb import LayerDb, LayerRecord, MountRecord
 from layerscope.stores.records import BrokenRecord, DataRoot
+from layerscope.stores.stacks import Place
 
 DRIVER: Final = "overlay2"
 _LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
@@ -194,17 +179,9 @@ class Overlay2Store:
             self._compare(image.name, "layerdb", chain, "the `lower` files", mounted)
             chain = mounted
         chain = self._agree(image.name, seen, chain)
-        known = {record.cache_id: record for record in layers}
-        users = layer_users(self.images() if images is None else images, image.id)
-        stack = self._stack(chain, known, _steps(image), users)
-        return Target(
-            kind=TargetKind.IMAGE,
-            id=image.id,
-            name=image.name,
-            stack=stack,
-            references=image.references,
-            history=image.history,
-        )
+        places = self._places(chain, layers, {})
+        images = self.images() if images is None else images
+        return stacks.image_target(image, places, images, self.options, self.source)
 
     def container_target(
         self,
@@ -224,52 +201,26 @@ class Overlay2Store:
         chain = self._agree(container.name, seen, chain)
         images = self.images() if images is None else images
         image = next((image for image in images if image.id == container.image_id), None)
-        known = {record.cache_id: record for record in layers}
         roles = {mount.mount_id: Role.UPPER}
         if mount.init_id is not None:
             roles[mount.init_id] = Role.INIT
-        return Target(
-            kind=TargetKind.CONTAINER,
-            id=container.id,
-            name=container.name,
-            stack=self._stack(
-                chain, known, _steps(image) if image else {}, layer_users(images, container.image_id), roles
-            ),
-            history=image.history if image is not None else (),
-            image_id=container.image_id,
-            image=container.image,
-            state=container.state,
-        )
+        places = self._places(chain, layers, roles)
+        return stacks.container_target(container, image, places, images, self.options, self.source)
 
-    def _stack(
-        self,
-        chain: Sequence[CacheId],
-        known: Mapping[CacheId, LayerRecord],
-        steps: Mapping[ChainId, HistoryStep],
-        users: Mapping[ChainId, Sequence[LayerUser]],
-        roles: Mapping[CacheId, Role] | None = None,
-    ) -> Stack:
-        layers = []
-        for index, cache_id in enumerate(chain):
-            record = known.get(cache_id)
-            step = steps.get(record.chain_id) if record is not None else None
-            role = (roles or {}).get(cache_id, Role.IMAGE)
-            layers.append(
-                Layer(
-                    index=index,
-                    role=role,
-                    diff_dir=self.directories.diff_dir(cache_id),
-                    diff_id=record.diff_id if record is not None else None,
-                    chain_id=record.chain_id if record is not None else None,
-                    cache_id=cache_id,
-                    link_id=self.directories.link_id(cache_id),
-                    created_by=(step.created_by or step.comment) if step is not None else None,
-                    created=step.created if step is not None else None,
-                    shared_with=tuple(users.get(record.chain_id, ())) if record is not None else (),
-                    recorded_bytes=record.size_bytes if record is not None else None,
-                )
+    def _places(
+        self, chain: Sequence[CacheId], layers: Sequence[LayerRecord], roles: Mapping[CacheId, Role]
+    ) -> list[Place]:
+        known = {record.cache_id: record for record in layers}
+        return [
+            Place(
+                cache_id=cache_id,
+                diff_dir=self.directories.diff_dir(cache_id),
+                record=known.get(cache_id),
+                role=roles.get(cache_id, Role.IMAGE),
+                link_id=self.directories.link_id(cache_id),
             )
-        return Stack(tuple(layers), self.options)
+            for cache_id in chain
+        ]
 
     def _agree(self, name: str, seen: Sequence[CacheId] | None, chain: list[CacheId]) -> list[CacheId]:
         """The engine's own answer wins; a disk that says otherwise is a warning."""
@@ -281,29 +232,6 @@ class Overlay2Store:
     def _compare(
         self, name: str, one_name: str, one: Sequence[CacheId], other_name: str, other: Sequence[CacheId]
     ) -> None:
-        if list(one) != list(other):
-            self.warn(
-                Caution(
-                    "chain-mismatch",
-                    self.root.join(DRIVER),
-                    f"the layers of {name}, base first, are {' '.join(one) or '(none)'} in {one_name}"
-                    f" but {' '.join(other) or '(none)'} in {other_name}",
-                )
-            )
-
-
-def layer_users(images: Sequence[ImageRecord], but: ImageId | None) -> dict[ChainId, list[LayerUser]]:
-    """Which images hold a layer, all ``but`` one. Untagged steps of the legacy builder are left out."""
-    steps = build_steps(images)
-    found: dict[ChainId, list[LayerUser]] = {}
-    for image in images:
-        if image.id != but and image.id not in steps:
-            for chain_id in chain_ids(image.diff_ids):
-                found.setdefault(chain_id, []).append(LayerUser(image.id, image.references))
-    return found
-
-
-def _steps(image: ImageRecord) -> dict[ChainId, HistoryStep]:
-    """The history step that made each layer."""
-    chain = chain_ids(image.diff_ids)
-    return {chain[step.layer]: step for step in image.history if step.layer is not None}
+        caution = stacks.chain_mismatch(self.root.join(DRIVER), name, one_name, one, other_name, other)
+        if caution is not None:
+            self.warn(caution)
