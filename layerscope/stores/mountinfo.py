@@ -57,6 +57,13 @@ class OverlaySpec:
         return OverlayOptions(family, follow_redirects=follow, metacopy=metacopy)
 
 
+def read_mountinfo(path: str) -> list[Mount]:
+    """The mounts of a mountinfo file, in its order. Raises OSError."""
+    # Without `newline` a carriage return, which the kernel does not escape, would end a line.
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return list(parse_mountinfo(file))
+
+
 def parse_mountinfo(lines: Iterable[str]) -> Iterator[Mount]:
     """The mounts of a mountinfo file, in its order. A line of another shape is left out."""
     for line in lines:

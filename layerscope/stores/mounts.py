@@ -15,7 +15,7 @@ from layerscope.errors import (
 )
 from layerscope.model import CacheId, Layer, OverlayOptions, Role, Stack, Target, TargetKind
 from layerscope.stores import records
-from layerscope.stores.mountinfo import Mount, OverlaySpec, parse_mountinfo, parse_options
+from layerscope.stores.mountinfo import Mount, OverlaySpec, parse_options, read_mountinfo
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 MOST_NAMED: Final = 5
@@ -43,9 +43,7 @@ def mount_target(path: str, mountinfo: str = MOUNTINFO) -> Target:
     """The stack of the overlay that is mounted at ``path``. Raises TargetNotFoundError."""
     point = os.path.realpath(path)
     try:
-        # Without `newline` a carriage return, which the kernel does not escape, would end a line.
-        with open(mountinfo, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            mounts = list(parse_mountinfo(file))
+        mounts = read_mountinfo(mountinfo)
     except OSError as error:
         raise TargetNotFoundError(
             f"can't read the list of mounts {mountinfo}: {error.strerror}",

@@ -1,0 +1,120 @@
+"""Which directories of ``overlay2/`` are mounted now, in every mount namespace that can be looked into.
+
+The engine and each container have namespaces of their own; a mount that was left in one of them keeps a directory
+busy though no file says so. Sources: proc_pid_mountinfo(5), mount_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
+
+from layerscope.errors import LayerscopeError, OverlayOptionsError
+from layerscope.model import CacheId, LinkId
+from layerscope.stores import records
+from layerscope.stores.evidence import Evidence, Found, Unreadable, Witness
+from layerscope.stores.mountinfo import Mount, parse_options, read_mountinfo
+from layerscope.stores.overlay2 import DRIVER
+from layerscope.stores.records import DataRoot
+
+PROC: Final = "/proc"
+ENGINE: Final = "dockerd"
+_LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
+
+
+def mounted_evidence(root: DataRoot, proc: str = PROC) -> Found:
+    """The live mounts that use directories of a data root. Those of another engine's root count for nothing."""
+    directories = _Directories(root)
+    for path in _mountinfos(root, proc):
+        if isinstance(path, Unreadable):
+            yield path
+            continue
+        try:
+            mounts = read_mountinfo(path)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except OSError as error:
+            yield Unreadable(path, f"can't be read: {error.strerror}")
+            continue
+        for mount in mounts:
+            if mount.fstype == "overlay":
+                for cache_id in dict.fromkeys(directories.of(mount)):
+                    yield Evidence(cache_id, Witness.MOUNT, mount.point, path)
+
+
+def _mountinfos(root: DataRoot, proc: str) -> Iterator[str | Unreadable]:
+    """One mountinfo file for each mount namespace, our own first."""
+    seen: set[str] = set()
+    try:
+        processes = sorted((name for name in os.listdir(proc) if name.isdecimal()), key=int)
+    except OSError as error:
+        yield Unreadable(proc, f"can't be read: {error.strerror}")
+        return
+    for process in ("self", *processes):
+        try:
+            namespace = os.readlink(f"{proc}/{process}/ns/mnt")
+        except PermissionError:
+            if _is_engine_of(root, f"{proc}/{process}"):
+                yield Unreadable(f"{proc}/{process}/mountinfo", "no permission to see what the engine has mounted")
+        except OSError:
+            continue  # it ended
+        else:
+            if namespace not in seen:
+                seen.add(namespace)
+                yield f"{proc}/{process}/mountinfo"
+
+
+def _is_engine_of(root: DataRoot, process: str) -> bool:
+    """Whether a process is an engine of the user who owns the data root."""
+    try:
+        with open(f"{process}/comm") as file:
+            return file.read().strip() == ENGINE and os.stat(process).st_uid == root.owner(DRIVER)
+    except (OSError, LayerscopeError):
+        return False
+
+
+class _Directories:
+    """Knows the directories of ``overlay2/`` by the paths under which the engine mounts them."""
+
+    def __init__(self, root: DataRoot) -> None:
+        self.root = root
+        self.base = root.join(DRIVER, "")
+
+    def of(self, mount: Mount) -> Iterator[CacheId]:
+        """The directories that a mount uses."""
+        try:
+            spec = parse_options(mount.options)
+        except OverlayOptionsError:
+            return
+        for path in (*spec.lower, *spec.data, spec.upper, spec.work):
+            cache_id = self._at(path) if path is not None else None
+            if cache_id is not None:
+                yield cache_id
+
+    def _at(self, path: str) -> CacheId | None:
+        if path.startswith("/") and not path.startswith(self.base):
+            return None
+        # The engine mounts long chains by paths relative to overlay2/. Those don't say which, but ids are unique.
+        first, _, rest = path.removeprefix(self.base).partition("/")
+        if first != "l":
+            return records.cache_id(first)
+        link_id = records.link_id(rest)
+        return self._links.get(link_id) if link_id is not None else None
+
+    @cached_property
+    def _links(self) -> dict[LinkId, CacheId]:
+        found: dict[LinkId, CacheId] = {}
+        try:
+            names = self.root.names(DRIVER, "l")
+        except LayerscopeError:
+            return found
+        for name in names:
+            link_id = records.link_id(name)
+            match = _LINK_TARGET.fullmatch(self.root.link(DRIVER, "l", name) or "")
+            cache_id = records.cache_id(match[1]) if match is not None else None
+            if link_id is not None and cache_id is not None:
+                found[link_id] = cache_id
+        return found
