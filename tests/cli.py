@@ -96,7 +96,7 @@ class Cli:
             validator(arguments[0]).validate(result.json)
         if "jsonl" in arguments:
             for line in result.lines:
-                validator("files-line").validate(line)
+                validator(f"{arguments[0]}-line").validate(line)
         return result
 
     def as_nobody(self, *arguments: str, **environment: str) -> Result:

@@ -54,6 +54,13 @@ class Moved:
         own = self._version_at(source, layer, source)
         return last[1] == path and (own is None or own.hidden_by is not None)
 
+    def versions(self, layer: int, source: str) -> Iterator[tuple[str, Version]]:
+        """Every path at which an entry of a layer comes up, with what becomes of it there; its own path first."""
+        for place in (source, *self._elsewhere(layer, source)):
+            version = self._version_at(place, layer, source)
+            if version is not None:
+                yield place, version
+
     def _elsewhere(self, layer: int, source: str) -> Iterator[str]:
         """The other paths at which an entry of a layer comes up."""
         above = source

@@ -20,6 +20,7 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     JSONL = "jsonl"
+    SARIF = "sarif"
 
 
 class Color(StrEnum):

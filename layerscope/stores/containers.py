@@ -29,14 +29,20 @@ class ContainerRecord:
     state: str
     created: str | None
     config: dict[str, Any]
+    config_path: str | None = None
+    """The file on disk that holds ``config``; None where there is none."""
+    snapshot: str | None = None
+    """The key of its read-write snapshot in containerd, where that is not its id."""
 
 
 class ContainerDb:
     """The containers of a data root."""
 
-    def __init__(self, root: DataRoot, driver: str, warn: Warn) -> None:
+    def __init__(self, root: DataRoot, driver: str, warn: Warn, others: frozenset[str] = frozenset()) -> None:
+        """``others`` are drivers whose containers somebody else reads."""
         self.root = root
         self.driver = driver
+        self.others = others
         self.warn = warn
         self.broken: list[BrokenRecord] = []
         """The containers that ``all`` left out."""
@@ -53,6 +59,8 @@ class ContainerDb:
             try:
                 container = self.read(identifier)
                 names = (container.name,)
+                if container.driver in self.others:
+                    continue
                 self._require_driver(container)
             except (CorruptStoreError, StoragePermissionError, UnsupportedStoreError) as error:
                 self.broken.append(BrokenRecord(TargetKind.CONTAINER, identifier, names, error))
@@ -84,6 +92,7 @@ class ContainerDb:
             state=state_name(config.get("State")),
             created=from_rfc3339(config.get("Created")),
             config=config,
+            config_path=self.root.join(path),
         )
 
     def _require_driver(self, container: ContainerRecord) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from layerscope.errors import CorruptStoreError, StoragePermissionError
@@ -30,6 +30,8 @@ class ImageRecord:
     parent: ImageId | None
     """The image it was built on, for an image that the legacy builder or ``docker commit`` made here."""
     config: dict[str, Any]
+    config_path: str | None = None
+    """The file on disk that holds ``config``; None where it came from elsewhere."""
 
     @property
     def name(self) -> str:
@@ -116,7 +118,8 @@ class ImageDb:
         if actual != identifier:
             message = f"is not what Docker stored under this name: its digest is {actual}"
             self.warn(Caution("changed-image-config", self.root.join(path), message))
-        return image_record(identifier, references, config, self._parent(identifier), self.root.join(path))
+        image = image_record(identifier, references, config, self._parent(identifier), self.root.join(path))
+        return replace(image, config_path=self.root.join(path))
 
     def _config_path(self, identifier: ImageId) -> str:
         return f"{self.contents}/{identifier.removeprefix('sha256:')}"

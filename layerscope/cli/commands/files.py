@@ -48,6 +48,7 @@ def files(
 
     With --format jsonl one JSON object a line is printed as it is found, whatever the size of the image.
     """
+    session.allow(Format.TABLE, Format.JSON, Format.JSONL)
     from layerscope.analysis.change import change_of
     from layerscope.overlay.walk import Walker, in_tree_order
     from layerscope.report import document, path_tables
