@@ -22,7 +22,7 @@ from layerscope.report.text import printable
 USAGE_ERROR: Final[Any] = typer.BadParameter.__mro__[1]
 CLICK_ERROR: Final[Any] = typer.BadParameter.__mro__[2]
 
-PANELS: Final = ("Inspect", "Files", "Contract")
+PANELS: Final = ("Inspect", "Files", "Audit", "Host", "Contract")
 
 
 @contextmanager

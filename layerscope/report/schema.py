@@ -13,6 +13,7 @@ from layerscope.analysis.compare import DiffKind
 from layerscope.analysis.trace import EventKind
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import Reason
+from layerscope.report.audit_document import FINDING, audit_schema
 from layerscope.report.document import SCHEMA_VERSION
 from layerscope.report.shapes import (
     AMOUNT,
@@ -35,6 +36,7 @@ from layerscope.report.shapes import (
     path_record,
     record,
 )
+from layerscope.report.verify import verify_schema
 
 DIFFERENCE_FIELDS: Final = {
     "kind": one_of(Kind),
@@ -138,6 +140,7 @@ def _extract() -> Schema:
 
 
 BODIES: Final[dict[str, Callable[[], Schema]]] = {
+    "audit": audit_schema,
     "container": lambda: _stack_schema(
         changes=described(DIFFERENCES, "What `docker diff` reports, sorted by path."),
         copied_up=listed(
@@ -152,21 +155,22 @@ BODIES: Final[dict[str, Callable[[], Schema]]] = {
     "ls": _ls,
     "overlay": _stack_schema,
     "trace": _trace,
+    "verify": verify_schema,
 }
-LINE: Final = "files-line"
-"""The schema of one line of ``files --format jsonl``."""
+LINES: Final = {"audit-line": FINDING, "files-line": VERSION}
+"""The schemas of one line of ``--format jsonl``."""
 
 
 def schema_names() -> list[str]:
     """What there is a schema for, sorted."""
-    return sorted([*BODIES, LINE])
+    return sorted([*BODIES, *LINES])
 
 
 def schema_of(name: str) -> Schema:
-    """The schema of a command's document, or of a line of ``files``."""
+    """The schema of a command's document, or of one line of it."""
     title = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"layerscope {name}"}
-    if name == LINE:
-        return {**title, **VERSION}
+    if name in LINES:
+        return {**title, **LINES[name]}
     body = BODIES[name]()
     warning = record(code=TEXT, path=nullable(TEXT), message=TEXT)
     head = {

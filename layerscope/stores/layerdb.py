@@ -48,6 +48,18 @@ class LayerDb:
         self.base = f"image/{driver}/layerdb"
         self._layers: dict[ChainId, LayerRecord | None] = {}
 
+    def place(self, chain_id: ChainId) -> str:
+        """Where the record of a layer lies, relative to the data root."""
+        return f"{self.base}/sha256/{chain_id.removeprefix('sha256:')}"
+
+    def all(self) -> list[ChainId]:
+        """The layers that have a record, whole or not, sorted. Raises CorruptStoreError.
+
+        Other names, such as ``<id>-<random>-removing``, are no layers.
+        """
+        names = (f"sha256:{name}" for name in self.root.names(self.base, "sha256"))
+        return [chain_id for name in names if (chain_id := records.chain_id(name)) is not None]
+
     def layer(self, chain_id: ChainId) -> LayerRecord | None:
         """The record of a layer; None when the store has none. Raises CorruptStoreError."""
         if chain_id not in self._layers:
@@ -55,7 +67,7 @@ class LayerDb:
         return self._layers[chain_id]
 
     def _read_layer(self, chain_id: ChainId) -> LayerRecord | None:
-        place = f"{self.base}/sha256/{chain_id.removeprefix('sha256:')}"
+        place = self.place(chain_id)
         if not self.root.has_directory(place):
             return None
         cache_id = records.cache_id(self.root.text(place, "cache-id"))

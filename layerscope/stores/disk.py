@@ -1,0 +1,23 @@
+"""The classic store's own records behind any store: what questions about a whole data root are put to."""
+
+from __future__ import annotations
+
+from layerscope.errors import UnsupportedStoreError
+from layerscope.stores.base import Store
+from layerscope.stores.docker_api import DockerApiStore
+from layerscope.stores.overlay2 import Overlay2Store
+
+
+def overlay2_disk(store: Store) -> Overlay2Store:
+    """The overlay2 store on disk that ``store`` is, or that the engine behind it uses.
+
+    Raises UnsupportedStoreError.
+    """
+    for part in store.parts:
+        disk = part.disk if isinstance(part, DockerApiStore) else part
+        if isinstance(disk, Overlay2Store):
+            return disk
+    raise UnsupportedStoreError(
+        f"this question can't be put to the store at {store.source.data_root} ({store.source.driver}) yet",
+        "supported: the classic image store with the overlay2 graph driver",
+    )
