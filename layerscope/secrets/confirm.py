@@ -1,0 +1,155 @@
+"""Decides at each place whether a rule really matches, and what the secret is.
+
+What is found does not depend on how the places were found: it is what ``finditer`` over the whole file would give,
+each match cut off at ``WIDEST`` bytes, less what entropy, checks and allow lists let pass.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from layerscope.secrets.assignments import JUDGES, Judge, Verdict
+from layerscope.secrets.checks import CHECKS, entropy
+from layerscope.secrets.match import Confidence
+from layerscope.secrets.pattern import WIDEST, Data
+from layerscope.secrets.places import WIDE, Spans, merge
+from layerscope.secrets.rules import KEYWORD_REACH, Allowlist, Rule, RuleSet
+
+LINE_REACH: Final = 1024
+"""How much of a match's line an allow list sees on either side of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A confirmed secret; offsets are in bytes from the start of the scanned data."""
+
+    rule: Rule
+    title: str
+    confidence: Confidence
+    start: int
+    end: int
+    value: bytes
+
+
+@dataclass(slots=True)
+class Part:
+    """The part of the data in which matches may begin; the rest is there to be looked at.
+
+    ``floors`` holds, by rule, where its last match ended: the next one begins there or later.
+    """
+
+    start: int
+    stop: int
+    floors: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    rule: Rule
+    pattern: re.Pattern[bytes]
+    width: int
+    allowlists: tuple[Allowlist, ...]
+    judge: Judge | None
+
+
+class Confirmer:
+    """The second look: rules' own patterns on small windows."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self._prepared = [
+            _Prepared(
+                rule,
+                rule.pattern,
+                rule.trigger.width,
+                rules.allowlists_for(rule),
+                JUDGES[rule.judge] if rule.judge else None,
+            )
+            if rule.pattern and rule.trigger
+            else None
+            for rule in rules.rules
+        ]
+
+    def confirm(self, data: Data, spans: Spans, path: str, part: Part | None = None) -> Iterator[Found]:
+        """What the rules find at the places ``spans``, by rule and offset."""
+        place = os.fsencode(path)
+        part = part or Part(0, len(data))
+        for index in sorted(spans.keys() - {WIDE}):
+            prepared = self._prepared[index]
+            if prepared is None or (prepared.rule.path and not prepared.rule.path.search(place)):
+                continue
+            for match in _matches(prepared, index, data, spans[index], part):
+                found = _judged(prepared, match, data, place)
+                if found:
+                    yield found
+
+
+def _matches(
+    prepared: _Prepared, index: int, data: Data, spans: list[list[int]], part: Part
+) -> Iterator[re.Match[bytes]]:
+    pattern, width = prepared.pattern, prepared.width
+    floor = max(part.start, part.floors.get(index, 0))
+    for low, high in spans if len(spans) == 1 else merge(spans, 2 * width + 2):
+        position, end = max(low - width, floor), min(high + width + 1, len(data))
+        while match := pattern.search(data, position, end):
+            start = match.start()
+            if start >= part.stop:
+                break
+            # The window's end is no end of text: look again from the same byte, as if there were no window.
+            match = pattern.match(data, start, min(start + WIDEST, len(data)))
+            if match is None:
+                position = start + 1
+                continue
+            position = floor = max(match.end(), start + 1)
+            yield match
+    part.floors[index] = floor
+
+
+def _judged(prepared: _Prepared, match: re.Match[bytes], data: Data, path: bytes) -> Found | None:
+    rule = prepared.rule
+    group = _secret_group(match, rule)
+    start, end = match.span(group)
+    value = bytes(data[start:end])
+    if not value or (rule.entropy and entropy(value) <= rule.entropy):
+        return None
+    if rule.keywords and not _has_keyword(rule, match, data):
+        return None
+    if rule.check and not CHECKS[rule.check](value):
+        return None
+    verdict = prepared.judge(match, rule, path) if prepared.judge else Verdict(rule.confidence)
+    if verdict is None:
+        return None
+    if prepared.allowlists:
+        line = _line(data, match.start(), match.end())
+        whole = bytes(match[0])
+        if any(one.allows(path, value, whole, line) for one in prepared.allowlists):
+            return None
+    return Found(rule, titled(rule, verdict), verdict.confidence, start, end, value)
+
+
+def titled(rule: Rule, verdict: Verdict) -> str:
+    """The rule's title, with what the verdict adds to it."""
+    return f"{rule.title} ({verdict.detail})" if verdict.detail else rule.title
+
+
+def _secret_group(match: re.Match[bytes], rule: Rule) -> int | str:
+    if rule.secret_group != "first":
+        return rule.secret_group
+    return next((number for number, text in enumerate(match.groups(), 1) if text), 0)
+
+
+def _has_keyword(rule: Rule, match: re.Match[bytes], data: Data) -> bool:
+    inside = match[0].lower()
+    if any(word in inside for word in rule.keywords):
+        return True
+    around = bytes(data[max(0, match.start() - KEYWORD_REACH) : match.end() + KEYWORD_REACH]).lower()
+    return any(word in around for word in rule.keywords)
+
+
+def _line(data: Data, start: int, end: int) -> bytes:
+    first = data.rfind(b"\n", max(0, start - LINE_REACH), start) + 1 or max(0, start - LINE_REACH)
+    last = data.find(b"\n", end, end + LINE_REACH)
+    return bytes(data[first : last if last >= 0 else end + LINE_REACH])
