@@ -32,8 +32,9 @@ def test_prints_what_the_snapshot_says(case: Case, width: int, file: Path, place
 
 def test_every_command_has_a_snapshot_and_every_snapshot_a_case() -> None:
     covered = {case.command.split()[0] for case in CASES}
-    assert covered == {command.name for command in app.registered_commands}
-    assert {file for _, _, file in RUNS} == set(KEPT.glob("*.txt"))
+    missing = {command.name for command in app.registered_commands} - covered
+    assert not missing, "give them a Case in snapshots.py"
+    assert {file for _, _, file in RUNS} == set(KEPT.glob("*.txt")), "run python -m tests.cli_behaviour.snapshots"
 
 
 @pytest.mark.parametrize("file", sorted(KEPT.glob("*.txt")), ids=lambda file: file.stem)
