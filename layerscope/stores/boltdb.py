@@ -16,6 +16,7 @@ import os
 import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Final, TypeVar
 
 from layerscope.errors import CorruptStoreError, StoreBusyError
@@ -85,22 +86,26 @@ class Bucket:
     """A sorted map from keys to values and to other buckets."""
 
     def __init__(self, snapshot: _Snapshot, value: bytes, owner: _Owner, depth: int) -> None:
-        """From the value that describes it; ``owner`` is where that stands."""
-        where = f"a bucket in page {owner[0]} of {snapshot.path}"
+        """From the value that describes it; ``owner`` is where that stands. Pages are read when needed."""
+        self._where = f"a bucket in page {owner[0]} of {snapshot.path}"
         if len(value) < BUCKET_HEADER.size:
-            corrupt(where, "is cut off")
+            corrupt(self._where, "is cut off")
         if depth > DEEPEST:
-            corrupt(where, f"is nested more than {DEEPEST} levels deep")
+            corrupt(self._where, f"is nested more than {DEEPEST} levels deep")
         self._snapshot = snapshot
+        self._value = value
+        self._owner = owner
         self._depth = depth
         self._page, self.sequence = BUCKET_HEADER.unpack_from(value)
-        self._top: Node
+
+    @cached_property
+    def _top(self) -> Node:
         if self._page:
-            self._top = snapshot.node(self._page, owner)
-        else:
-            self._top = decode_node(value[BUCKET_HEADER.size :], 0, where)
-            if isinstance(self._top, Branch) or any(self._top.is_bucket):
-                corrupt(where, "is inline and holds more than values")
+            return self._snapshot.node(self._page, self._owner)
+        node = decode_node(self._value[BUCKET_HEADER.size :], 0, self._where)
+        if isinstance(node, Branch) or any(node.is_bucket):
+            corrupt(self._where, "is inline and holds more than values")
+        return node
 
     def items(self, prefix: bytes = b"", start: bytes = b"") -> Iterator[tuple[bytes, bytes | Bucket]]:
         """Keys with their values or buckets in order of keys: those with the ``prefix``, from ``start`` on."""

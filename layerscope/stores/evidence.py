@@ -96,15 +96,16 @@ def _guarded(root: DataRoot, found: Found) -> Found:
 
 
 def _layers(root: DataRoot) -> Found:
-    if not root.has_directory(LAYERDB, "sha256"):
-        yield Unreadable(root.join(LAYERDB, "sha256"), "is missing, so nothing says which layers there are")
-    for name in root.names(LAYERDB, "sha256"):
-        place = f"{LAYERDB}/sha256/{name}"
-        chain_id = records.chain_id(f"sha256:{name}")
-        if chain_id is not None:
-            yield from _reference(root, place, "cache-id", Witness.LAYER, chain_id)
-        else:
-            yield from _reference(root, place, "cache-id", Witness.REMOVED_LAYER, name, required=False)
+    with root.inside(LAYERDB, "sha256") as layers:
+        if layers is None:
+            yield Unreadable(root.join(LAYERDB, "sha256"), "is missing, so nothing says which layers there are")
+            return
+        for name in layers.names():
+            chain_id = records.chain_id(f"sha256:{name}")
+            if chain_id is not None:
+                yield from _reference(layers, name, "cache-id", Witness.LAYER, chain_id)
+            else:
+                yield from _reference(layers, name, "cache-id", Witness.REMOVED_LAYER, name, required=False)
     for name in root.names(LAYERDB, "tmp"):
         place = f"{LAYERDB}/tmp/{name}"
         yield from _reference(root, place, "cache-id", Witness.UNFINISHED_LAYER, name, required=False)
@@ -113,34 +114,33 @@ def _layers(root: DataRoot) -> Found:
 def _mounts(root: DataRoot) -> Found:
     if not root.has_directory("containers"):
         yield Unreadable(root.join("containers"), "is missing, so nothing says which containers there are")
-    changing: list[str] = []
-    for name in root.names(LAYERDB, "mounts"):
-        yield from _guarded(root, _mount(root, name, changing))
-    if changing:
-        time.sleep(_PATIENCE_SECONDS)
-    for name in changing:
-        yield from _guarded(root, _mount(root, name))
+    found: list[Evidence | Unreadable] = []
+    with root.inside(LAYERDB, "mounts") as mounts:
+        if mounts is not None:
+            changing: list[str] = []
+            for name in mounts.names():
+                found += _guarded(root, _mount(mounts, name, changing))
+            if changing:
+                time.sleep(_PATIENCE_SECONDS)
+            for name in changing:
+                found += _guarded(root, _mount(mounts, name))
+    yield from found
+    containers = set(root.names("containers"))  # now: a container's layer is made before its directory
+    for item in found:
+        if isinstance(item, Evidence) and item.holder in containers:
+            yield Evidence(item.cache_id, Witness.CONTAINER, item.holder, root.join("containers", item.holder))
 
 
-def _mount(root: DataRoot, name: str, changing: list[str] | None = None) -> Found:
+def _mount(mounts: DataRoot, name: str, changing: list[str] | None = None) -> Found:
     """One read-write layer. One whose ``mount-id`` is not there yet or no more is put into ``changing``."""
-    place = f"{LAYERDB}/mounts/{name}"
-    files = root.names(place)
+    files = mounts.names(name)
     if files and "mount-id" not in files and changing is not None:
         changing.append(name)
         return
     final = changing is None and bool(files)
-    found = [
-        *_reference(root, place, "mount-id", Witness.UPPER, name, required=final),
-        *_reference(root, place, "init-id", Witness.INIT, name, required=False),
-    ]
-    yield from found
-    container = records.container_id(name)
-    if container is not None and root.has_directory("containers", container):
-        config = root.join("containers", container)
-        for item in found:
-            if isinstance(item, Evidence):
-                yield Evidence(item.cache_id, Witness.CONTAINER, container, config)
+    yield from _reference(mounts, name, "mount-id", Witness.UPPER, name, required=final)
+    if "init-id" in files:
+        yield from _reference(mounts, name, "init-id", Witness.INIT, name, required=False)
 
 
 def _reference(

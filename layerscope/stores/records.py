@@ -12,7 +12,7 @@ import os
 import re
 import stat as st
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -43,8 +43,10 @@ class BrokenRecord:
 class DataRoot:
     """A Docker data root on disk, running or copied. Paths are relative to it."""
 
-    def __init__(self, path: str) -> None:
-        self.path = os.path.realpath(path)
+    def __init__(self, path: str, held: int | None = None) -> None:
+        """``held`` is a descriptor of the directory, which the caller keeps open: ``path`` then only names it."""
+        self.path = os.path.realpath(path) if held is None else path
+        self._held = held
 
     def join(self, *parts: str) -> str:
         return os.path.join(self.path, *parts)
@@ -156,9 +158,25 @@ class DataRoot:
             self._refused(error, parts)
 
     @contextmanager
+    def inside(self, *parts: str) -> Iterator[DataRoot | None]:
+        """A directory below as a root of its own, to read many records there; None when it does not exist.
+
+        It stays open, so that not every record costs the way to it anew. Raises CorruptStoreError.
+        """
+        with ExitStack() as stack:
+            try:
+                held = stack.enter_context(self._opened(*parts))
+            except FileNotFoundError:
+                yield None
+                return
+            except OSError as error:
+                self._refused(error, parts)
+            yield DataRoot(self.join(*parts), held)
+
+    @contextmanager
     def _opened(self, *parts: str) -> Iterator[int]:
         """A directory below the root, opened component by component, through no symlink. Raises OSError."""
-        fd = open_untouched(self.path, DIRECTORY)
+        fd = open_untouched(self.path, DIRECTORY) if self._held is None else os.dup(self._held)
         try:
             for name in (name for part in parts for name in part.split("/")):
                 below = open_untouched(name, DIRECTORY, fd)

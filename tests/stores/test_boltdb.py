@@ -155,6 +155,15 @@ def test_little_of_a_large_file_is_read_for_one_key(path: Path, monkeypatch: pyt
     assert sum(reads) < 1.5 * path.stat().st_size
 
 
+def test_pages_of_a_bucket_are_read_when_they_are_needed(path: Path) -> None:
+    raw(path, leaf(2, [(b"a", bucket(9), True), (b"b", bucket(3), True)]), leaf(3, [A]))
+    root = DataRoot(str(path.parent))
+    assert read_bolt(root, path.name, lambda top: [key for key, _ in top.items()]) == [b"a", b"b"]
+    assert read_bolt(root, path.name, lambda top: [key for key, _ in top.buckets(b"b")]) == [b"b"]
+    with pytest.raises(CorruptStoreError, match="page 9"):
+        read(path)
+
+
 # -- which transaction ---------------------------------------------------------------------------------------
 
 

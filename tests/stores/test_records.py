@@ -168,6 +168,22 @@ def test_link_is_given_as_it_is_written(plain: DataRoot) -> None:
     assert plain.link("none", "none") is None
 
 
+def test_inside_a_directory_is_a_root_of_its_own(plain: DataRoot) -> None:
+    with plain.inside("a") as inside:
+        assert inside is not None
+        assert inside.path == plain.join("a")
+        assert inside.text("file") == "text"
+        assert inside.names() == ["b", "file", "link"]
+        assert inside.names("b") == []
+        with pytest.raises(CorruptStoreError, match=f"{plain.path}/a/link is or leads through a symlink"):
+            inside.names("link")
+    with plain.inside("none") as inside:
+        assert inside is None
+    for name in ("file", "link"):
+        with pytest.raises(CorruptStoreError, match="through a symlink or a file"), plain.inside("a", name):
+            pass
+
+
 def test_only_a_real_directory_is_one(plain: DataRoot) -> None:
     assert plain.is_directory("a", "b")
     assert plain.has_directory("a", "b")
@@ -184,6 +200,8 @@ def test_no_descriptor_is_left_open(plain: DataRoot) -> None:
             for question in (plain.text, plain.names, plain.link, plain.is_directory, plain.json):
                 with contextlib.suppress(CorruptStoreError):
                     question("a", name)
+            with contextlib.suppress(CorruptStoreError), plain.inside("a", name) as inside:
+                _ = inside and inside.names()
 
     ask()
     before = os.listdir("/proc/self/fd")
