@@ -81,6 +81,17 @@ def symlink(target: str, **marks: bytes) -> Node:
     return Node(stat.S_IFLNK, target=target, marks=marks)
 
 
+def redirect(path: str, **marks: bytes) -> Node:
+    """A directory that was renamed from there."""
+    return Node(stat.S_IFDIR, marks={"redirect": path.encode(), **marks})
+
+
+def metacopy(size: int, path: str | None = None, *, mode: int = 0o640, value: bytes = b"") -> Node:
+    """A file that holds only attributes; ``path`` is where its content lies, if not at its own."""
+    elsewhere = {} if path is None else {"redirect": path.encode()}
+    return Node(hole=size, mode=mode, marks={"metacopy": value, **elsewhere})
+
+
 def character(major: int, minor: int, mode: int | None = None) -> Node:
     return Node(stat.S_IFCHR, device=(major, minor), mode=mode)
 

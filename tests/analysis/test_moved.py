@@ -10,15 +10,10 @@ from layerscope.analysis.change import Change
 from layerscope.analysis.inspect import Inspection, Wanted, inspect
 from layerscope.model import Stack, Target, TargetKind, XattrFamily
 from tests.kernel import stack_of
-from tests.layers import WHITEOUT, Content, Node, directory, file, make_layers
+from tests.layers import WHITEOUT, Content, file, make_layers, redirect
 from tests.random_layers import Drawn, contents_with_redirects, quick, stack_from
 
 USER = XattrFamily.USER
-
-
-def to(path: str) -> Node:
-    """A directory that was renamed from there."""
-    return directory(redirect=path.encode())
 
 
 def inspected(stack: Stack) -> Inspection:
@@ -38,7 +33,7 @@ def seen(work: Path, *contents: Content) -> tuple[Inspection, list[tuple[int, st
 
 
 def test_files_of_a_renamed_directory_are_not_hidden(tmp_path: Path) -> None:
-    found, listed = seen(tmp_path, {"old/f": "123"}, {"old": WHITEOUT, "new": to("old")})
+    found, listed = seen(tmp_path, {"old/f": "123"}, {"old": WHITEOUT, "new": redirect("old")})
     assert listed == []
     assert found.merged is not None
     assert (found.merged.files, found.merged.size_bytes) == (1, 3)
@@ -48,7 +43,11 @@ def test_files_of_a_renamed_directory_are_not_hidden(tmp_path: Path) -> None:
 
 def test_directory_renamed_twice(tmp_path: Path) -> None:
     _, listed = seen(
-        tmp_path, {"a/f": "1"}, {"a": WHITEOUT, "b": to("a")}, {"b": WHITEOUT, "c": to("b")}, {"c/g": "2"}
+        tmp_path,
+        {"a/f": "1"},
+        {"a": WHITEOUT, "b": redirect("a")},
+        {"b": WHITEOUT, "c": redirect("b")},
+        {"c/g": "2"},
     )
     assert listed == []
 
@@ -57,8 +56,8 @@ def test_renamed_and_then_deleted_counts_once_where_it_was_last(tmp_path: Path) 
     found, listed = seen(
         tmp_path,
         {"a/f": "123"},
-        {"a": WHITEOUT, "b": to("a")},
-        {"b": WHITEOUT, "c": to("b")},
+        {"a": WHITEOUT, "b": redirect("a")},
+        {"b": WHITEOUT, "c": redirect("b")},
         {"c": WHITEOUT},
     )
     assert listed == [(0, "c/f", "whiteout 3")]
@@ -68,20 +67,20 @@ def test_renamed_and_then_deleted_counts_once_where_it_was_last(tmp_path: Path) 
 
 def test_file_overwritten_after_the_rename(tmp_path: Path) -> None:
     _, listed = seen(
-        tmp_path, {"a/f": "1", "a/g": "2"}, {"a": WHITEOUT, "b": to("a")}, {"b/f": "new", "b/g": WHITEOUT}
+        tmp_path, {"a/f": "1", "a/g": "2"}, {"a": WHITEOUT, "b": redirect("a")}, {"b/f": "new", "b/g": WHITEOUT}
     )
     assert listed == [(0, "b/f", "overwritten 2"), (0, "b/g", "whiteout 2")]
 
 
 def test_file_hidden_before_the_rename_stays_hidden_at_its_own_path(tmp_path: Path) -> None:
-    found, listed = seen(tmp_path, {"a/f": "1"}, {"a/f": "22"}, {"a": WHITEOUT, "b": to("a")})
+    found, listed = seen(tmp_path, {"a/f": "1"}, {"a/f": "22"}, {"a": WHITEOUT, "b": redirect("a")})
     assert [(layer, reason) for layer, _, reason in listed] == [(0, "overwritten 1")]
     assert found.merged is not None
     assert found.merged.size_bytes == 2
 
 
 def test_copy_of_a_directory_that_is_also_at_its_own_place(tmp_path: Path) -> None:
-    _, listed = seen(tmp_path, {"a/f": "1"}, {"b": to("/a")}, {"b": WHITEOUT})
+    _, listed = seen(tmp_path, {"a/f": "1"}, {"b": redirect("/a")}, {"b": WHITEOUT})
     assert listed == [], "it still shows as a/f"
 
 

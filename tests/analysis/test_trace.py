@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,15 @@ def test_second_version_of_a_file(tmp_path: Path, upper: Node, event: str) -> No
 )
 def test_second_version_of_other_types(tmp_path: Path, lower: Node, upper: Node, event: str) -> None:
     assert events(tmp_path, "p", {"p": lower}, {"p": upper})[-1] == (1, event)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
+@pytest.mark.parametrize("node", [file("x", owner=(1, 0)), file("x", owner=(0, 1)), directory(owner=(0, 1))])
+def test_other_owner(tmp_path: Path, node: Node) -> None:
+    before = replace(node, owner=(0, 0))
+    assert events(tmp_path, "p", {"p": before}, {"p": node}, {"p": node}) == [
+        (0, "added"), (1, "metadata"), (2, "unchanged"),
+    ]  # fmt: skip
 
 
 def test_directory_that_is_opaque_stands_on_what_it_hides(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from layerscope.analysis import summary as counting
 from layerscope.model import Stack, XattrFamily
 from layerscope.overlay.content import open_content
 from tests.kernel import Seen, View, difference, kernel_view, layerscope_view, mounted, stack_of
@@ -110,6 +111,13 @@ def assert_hiders_agree_with_heights(stack: Stack) -> None:
     for height in range(len(stack)):
         gone = {place for place, layer in by.items() if layer <= height and place[1] <= height}
         assert set(hidden(stack.up_to(height))) == gone
+
+
+@pytest.fixture
+def small_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few dozen paths keep several workers busy."""
+    monkeypatch.setattr(counting, "ALONE_UP_TO", 5)
+    monkeypatch.setattr(counting, "SHARE", 7)
 
 
 @pytest.fixture

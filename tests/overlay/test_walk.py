@@ -1,45 +1,27 @@
-"""The walk itself: sums that must add up, any depth, few descriptors, little memory, nothing opened or touched."""
+"""The walk: sums that add up, an order that holds, and the same answer from several processes."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
-import shutil
-import struct
 import subprocess
-import tempfile
-import tracemalloc
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from layerscope.analysis import summary as counting
-from layerscope.analysis.compare import compare
 from layerscope.analysis.summary import summarize
 from layerscope.analysis.totals import Summary
-from layerscope.model import Cautions
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import PathVersions
-from layerscope.overlay.walk import Walker, in_tree_order
-from tests.kernel import remove_tree, stack_of
+from layerscope.overlay.walk import Walker
+from tests.kernel import stack_of
 from tests.layers import (
-    FIFO,
     OPAQUE,
-    SOCKET,
     WHITEOUT,
     Content,
     HardLink,
-    character,
     directory,
-    hidden,
     make_layers,
-    shown,
-    symlink,
     walk,
 )
 from tests.overlay.conftest import assert_hiders_agree_with_heights
@@ -143,13 +125,6 @@ def test_stream_is_in_tree_order_and_names_every_entry(layers: list[Drawn]) -> N
 # -- several processes ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a few dozen paths keep several workers busy."""
-    monkeypatch.setattr(counting, "ALONE_UP_TO", 5)
-    monkeypatch.setattr(counting, "SHARE", 7)
-
-
 BUSY: tuple[Content, ...] = (
     {f"d{i}/e{j}/{k}": f"{i}{j}{k}" * i for i in range(4) for j in range(3) for k in range(4)} | {"x": "1"},
     {"d0": OPAQUE, "d0/e0/new": "2", "d1": WHITEOUT, "d2/e1": "file", "x": WHITEOUT, "d3/h": HardLink("d2/e1")},
@@ -192,239 +167,3 @@ def facts(stream: list[PathVersions]) -> list[tuple[object, ...]]:
         for versions in stream
         for v in versions.versions
     ]
-
-
-# -- depth, descriptors, memory ------------------------------------------------------------------------------
-
-DEPTH = 3000
-
-
-@pytest.fixture
-def deep(tmp_path: Path) -> Iterator[list[Path]]:
-    """Two layers as deep as paths can't be; the top one changes a file at the bottom."""
-    layers = [tmp_path / "base", tmp_path / "top"]
-    for layer in layers:
-        layer.mkdir()
-        fd = os.open(layer, os.O_RDONLY)
-        for _ in range(DEPTH):
-            os.mkdir("d", dir_fd=fd)
-            below = os.open("d", os.O_RDONLY, dir_fd=fd)
-            os.close(fd)
-            fd = below
-        with open(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=fd), "w") as made:
-            made.write(layer.name)
-        with suppress(OSError):
-            os.setxattr(fd, "user.overlay.opaque", b"x")
-        os.close(fd)
-    yield layers
-    for layer in layers:
-        subprocess.run(["rm", "-r", str(layer)], check=True)
-
-
-def test_tree_deeper_than_any_path(deep: list[Path]) -> None:
-    stack = stack_of(deep, USER)
-    cautions = Cautions()
-    walker = Walker(stack, cautions)
-    found = summarize(walker, jobs=1)
-    assert (found.merged.directories, found.merged.files) == (DEPTH, 1)
-    assert [layer.size_bytes for layer in found.layers] == [4, 3]
-    assert list(cautions) == []
-    differences = compare(Walker(stack.up_to(0)), walker)
-    assert [d.path.count("/") for d in differences][-1] == DEPTH
-    (last,) = deque(in_tree_order(walker.walk()), maxlen=1)
-    assert [version.layer for version in last.versions] == [1, 0]
-
-
-@contextmanager
-def limit(descriptors: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_few_descriptors_are_enough(tmp_path: Path, small_shares: None, jobs: int) -> None:
-    path = "/".join("abcdefghijklmnopqrst")
-    layers = make_layers(tmp_path, *({f"{path}/{index}": "x", f"w{index}/y/z": "x"} for index in range(24)))
-    with limit(64):
-        stack = stack_of(layers)
-        cautions = Cautions()
-        found = summarize(Walker(stack, cautions), jobs=jobs, warn=cautions)
-        differences = compare(Walker(stack.up_to(3), cautions), Walker(stack, cautions), cautions)
-    assert found.merged.files == 48
-    assert len([d for d in differences if d.kind is Kind.FILE]) == 40
-    assert list(cautions) == []
-
-
-def test_memory_follows_depth_and_fan_out_not_the_number_of_files(tmp_path: Path) -> None:
-    def peak(levels: int) -> tuple[int, int]:
-        root = tmp_path / str(levels)
-        leaves = [root]
-        for _ in range(levels):
-            leaves = [leaf / name for leaf in leaves for name in "abcd"]
-        for leaf in leaves:
-            leaf.mkdir(parents=True)
-            for name in "1234":
-                (leaf / name).touch()
-        walker = Walker(stack_of([root], USER))
-        tracemalloc.start()
-        seen = sum(1 for _ in in_tree_order(walker.walk()))
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return seen, most
-
-    few, small = peak(2)
-    many, large = peak(4)
-    assert many > 15 * few
-    assert large < 3 * small
-
-
-# -- what goes wrong on the way ------------------------------------------------------------------------------
-
-
-def test_directory_that_vanishes_is_a_warning_and_leaves_the_rest(tmp_path: Path) -> None:
-    layers = make_layers(tmp_path, {"a/x": "1", "b/y": "2", "c/z": "3"})
-    cautions = Cautions()
-    walker = Walker(stack_of(layers), cautions)
-    seen = []
-    for listing in walker.walk():
-        seen += [versions.path for versions in listing.paths()]
-        if listing.frame.path == "":
-            shutil.rmtree(layers[0] / "b")
-    assert seen == ["a", "b", "c", "a/x", "c/z"]
-    assert walker.incomplete
-    assert [(caution.code, caution.path) for caution in cautions] == [
-        ("unreadable-directory", str(layers[0] / "b"))
-    ]
-
-
-@pytest.mark.parametrize("target", ["elsewhere", "/etc"])
-def test_directory_that_becomes_a_symlink_is_not_followed(tmp_path: Path, target: str) -> None:
-    layers = make_layers(tmp_path, {"a/x": "1", "b/y": "2", "elsewhere/secret": "3"})
-    cautions = Cautions()
-    walker = Walker(stack_of(layers), cautions)
-    seen = []
-    for listing in walker.walk():
-        seen += [versions.path for versions in listing.paths()]
-        if listing.frame.path == "a":
-            shutil.rmtree(layers[0] / "b")
-            (layers[0] / "b").symlink_to(target)
-    assert seen == ["a", "b", "elsewhere", "a/x", "elsewhere/secret"]
-    assert [caution.code for caution in cautions] == ["unreadable-directory"]
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Root may read everything, so be somebody else for a while."""
-    was = os.geteuid()
-    if was == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(was)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_unreadable_directory_makes_the_totals_incomplete(small_shares: None, jobs: int) -> None:
-    work = Path(tempfile.mkdtemp(prefix="layerscope-walk-"))
-    work.chmod(0o755)
-    try:
-        layers = make_layers(
-            work, {f"{name}/{number}": "x" for name in "abcd" for number in range(5)}, {"b/new": ""}, family=USER
-        )
-        assert summarize(Walker(stack_of(layers, USER)), jobs=jobs).merged.files == 21
-        (layers[0] / "b").chmod(0)
-        cautions = Cautions()
-        with ordinary_user():
-            walker = Walker(stack_of(layers, USER), cautions)
-            found = summarize(walker, jobs=jobs, warn=cautions)
-        assert walker.incomplete
-        assert [(caution.code, caution.path) for caution in cautions] == [
-            ("unreadable-directory", str(layers[0] / "b"))
-        ]
-        assert found.merged.files == 16, "the other layer's file of that directory is there"
-    finally:
-        (work / "layer0/b").chmod(0o700)
-        remove_tree(work)
-
-
-# -- reading leaves no traces --------------------------------------------------------------------------------
-
-IN_OPEN, IN_NONBLOCK = 0x20, 0o4000
-
-
-@contextmanager
-def opened_names(*directories: Path) -> Iterator[set[str]]:
-    """Collects the names of what is opened in some directories (inotify); filled in at the end."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.inotify_init1(IN_NONBLOCK)
-    for watched in directories:
-        assert libc.inotify_add_watch(fd, os.fsencode(watched), IN_OPEN) >= 0, os.strerror(ctypes.get_errno())
-    names: set[str] = set()
-    try:
-        yield names
-        with suppress(BlockingIOError):
-            events = os.read(fd, 1 << 16)
-            while events:
-                *_, length = struct.unpack_from("iIII", events)
-                names.add(events[16 : 16 + length].rstrip(b"\0").decode())
-                events = events[16 + length :]
-    finally:
-        os.close(fd)
-
-
-def test_fifos_sockets_and_devices_are_never_opened(tmp_path: Path) -> None:
-    special: Content = {
-        "d/fifo": FIFO, "d/socket": SOCKET, "d/link": symlink("fifo"), "d/file": "x", "d/same": "content",
-    }  # fmt: skip
-    if os.geteuid() == 0:
-        special = {**special, "d/null": character(1, 3), "d/tty": character(5, 0)}
-    layers = make_layers(tmp_path, special, {**special, "d/file": "y"}, family=USER)
-    stack = stack_of(layers, USER)
-    with opened_names(layers[0] / "d", layers[1] / "d") as names:
-        summarize(Walker(stack), jobs=1)
-        compare(Walker(stack.up_to(0)), Walker(stack))
-    assert names - {""} <= {"file", "same"}
-    assert "file" in names, "the watch sees what is opened"
-
-
-def test_access_times_stay(tmp_path: Path) -> None:
-    (probe,) = make_layers(tmp_path / "probe", {"x": "x"})
-    os.utime(probe / "x", (1, 1))
-    (probe / "x").read_text()
-    if os.stat(probe / "x").st_atime == 1:
-        pytest.skip("this file system is mounted with noatime")
-    layers = make_layers(tmp_path, {"d/e/a": "1", "d/b": "2"}, {"d/e/a": "3", "d/b": "2"}, family=USER)
-    places = [layer / path for layer in layers for path in ("", "d", "d/e", "d/e/a", "d/b")]
-    for place in places:
-        os.utime(place, (1, os.stat(place).st_mtime))
-    stack = stack_of(layers, USER)
-    summarize(Walker(stack), jobs=1)
-    compare(Walker(stack.up_to(0)), Walker(stack))
-    assert [place for place in places if os.stat(place).st_atime != 1] == []
-
-
-# -- names ---------------------------------------------------------------------------------------------------
-
-HOSTILE = [
-    "new\nline", "tab\there", "esc\x1b[31m", "not-utf8-\udcff\udcfe", "-rf", " ", "\\", "a:b", "a,b", "x" * 255,
-    "<script>", "\u202etxt.exe", "$(id)", "é", ".wh.x", "...", "\r", "%s", "\x7f",
-]  # fmt: skip
-
-
-def test_hostile_names_survive(tmp_path: Path) -> None:
-    layers = make_layers(
-        tmp_path,
-        {f"{name}/{name}": "1" for name in HOSTILE},
-        {f"{name}/{name}": "22" if index % 2 else WHITEOUT for index, name in enumerate(HOSTILE)},
-        family=USER,
-    )
-    stack = stack_of(layers, USER)
-    expected = set(HOSTILE) | {f"{name}/{name}" for name in HOSTILE[1::2]}
-    assert set(shown(stack)) == expected
-    assert {path for path, layer in hidden(stack) if layer == 0} == {f"{name}/{name}" for name in HOSTILE}
-    assert summarize(Walker(stack), jobs=1).merged.files == len(HOSTILE) // 2
