@@ -32,6 +32,11 @@ class Store(Protocol):
     @property
     def source(self) -> Source: ...
 
+    @property
+    def parts(self) -> Sequence[Store]:
+        """Itself; or the stores that it is made of, and the first of those is in use."""
+        ...
+
     def images(self) -> Sequence[ImageRecord]:
         """Every image, by id."""
         ...

@@ -21,6 +21,7 @@ from layerscope.errors import (
 )
 from layerscope.model import CacheId, Caution, ContainerId, ImageId, Source, Target, Warn
 from layerscope.stores import records
+from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.containers import ContainerRecord
 from layerscope.stores.images import ImageRecord, image_record, sort_references
 from layerscope.stores.layerdb import LayerRecord, MountRecord
@@ -111,16 +112,23 @@ def _os_error(error: BaseException | object) -> OSError | None:
 
 
 class DockerApiStore:
-    """Images and containers as a running engine names them, over its data root."""
+    """Images and containers as a running engine names them, over its data root.
 
-    def __init__(self, engine: Engine, disk: Overlay2Store, warn: Warn) -> None:
+    With the containerd image store it names no directories: their chains are those of the disk.
+    """
+
+    def __init__(self, engine: Engine, disk: Overlay2Store | ContainerdStore, warn: Warn) -> None:
         self.engine = engine
         self.disk = disk
         self.warn = warn
 
     @property
+    def parts(self) -> tuple[DockerApiStore]:
+        return (self,)
+
+    @property
     def source(self) -> Source:
-        return Source("docker-api", DRIVER, self.disk.root.path)
+        return replace(self.disk.source, kind="docker-api")
 
     def images(self) -> list[ImageRecord]:
         return self._images
@@ -139,12 +147,21 @@ class DockerApiStore:
             identifier = records.image_id(answer.get("Id"))
             if identifier is None:
                 continue
-            references = _references(answer)
+            references = self._references(answer, on_disk.get(identifier))
             image = on_disk.get(identifier) or self._image_by_api(identifier, references)
             if image.references != references:
                 self._differ("references-mismatch", f"names of {identifier}", references, image.references)
             found.append(replace(image, references=references))
         return sorted(found, key=lambda image: image.id)
+
+    def _references(self, answer: dict[str, Any], stored: ImageRecord | None) -> tuple[str, ...]:
+        """The names of an image. With containerd the engine makes up a digest for each repository: not those."""
+        names = [*(answer.get("RepoTags") or ())]
+        if isinstance(self.disk, ContainerdStore):
+            names += [name for name in (stored.references if stored is not None else ()) if "@" in name]
+        else:
+            names += answer.get("RepoDigests") or ()
+        return sort_references(name for name in names if "<none>" not in name)
 
     def _image_by_api(self, identifier: ImageId, references: tuple[str, ...]) -> ImageRecord:
         """An image whose configuration the disk does not give: from inspect and history."""
@@ -183,7 +200,7 @@ class DockerApiStore:
             stored = on_disk.get(identifier)
             if stored is None:
                 self._differ("container-mismatch", f"container {identifier}", names, "no record")
-                stored = _container_by_api(identifier, answer)
+                stored = _container_by_api(identifier, answer, self.disk.source.driver)
             name = own[0] if own else stored.name
             if name != stored.name:
                 self._differ("container-mismatch", f"name of container {identifier}", name, stored.name)
@@ -198,6 +215,15 @@ class DockerApiStore:
 
     def image_target(self, image: ImageRecord) -> Target:
         answer = self.engine.ask(lambda client: client.inspect_image(image.id))
+        if isinstance(self.disk, ContainerdStore):
+            if self.disk.platform is None:  # else it may tell of another one
+                self._compare_image(image, answer)
+            return self._at_source(self.disk.image_target(image, images=self.images()))
+        self._compare_image(image, answer)
+        chain = self._chain(answer, image.name, expected=bool(image.diff_ids))
+        return self._at_source(self.disk.image_target(image, seen=chain, images=self.images()))
+
+    def _compare_image(self, image: ImageRecord, answer: dict[str, Any]) -> None:
         if tuple(_layers(answer)) != image.diff_ids:
             self._differ("layers-mismatch", f"diff_ids of {image.name}", _layers(answer), image.diff_ids)
         steps = self.engine.ask(lambda client: client.history(image.id))
@@ -205,13 +231,16 @@ class DockerApiStore:
         stored = [step.created_by for step in image.history]
         if stored and told != stored:
             self._differ("history-mismatch", f"history of {image.name}", told, stored)
-        chain = self._chain(answer, image.name, expected=bool(image.diff_ids))
-        return self.disk.image_target(image, seen=chain, images=self.images())
 
     def container_target(self, container: ContainerRecord) -> Target:
         answer = self.engine.ask(lambda client: client.inspect_container(container.id))
+        if isinstance(self.disk, ContainerdStore):
+            return self._at_source(self.disk.container_target(container, images=self.images()))
         chain = self._chain(answer, container.name, expected=True)
-        return self.disk.container_target(container, seen=chain, images=self.images())
+        return self._at_source(self.disk.container_target(container, seen=chain, images=self.images()))
+
+    def _at_source(self, target: Target) -> Target:
+        return replace(target, source=self.source)
 
     def _chain(self, answer: dict[str, Any], name: str, *, expected: bool) -> list[CacheId] | None:
         """The layer directories in ``GraphDriver.Data``, base first; None where the engine gives none."""
@@ -247,22 +276,17 @@ class DockerApiStore:
         self.warn(Caution(code, self.disk.root.path, f"{what}: the engine says {told!r}, the disk says {stored!r}"))
 
 
-def _references(answer: dict[str, Any]) -> tuple[str, ...]:
-    names = [*(answer.get("RepoTags") or ()), *(answer.get("RepoDigests") or ())]
-    return sort_references(name for name in names if "<none>" not in name)
-
-
 def _layers(answer: dict[str, Any]) -> list[str]:
     return list((answer.get("RootFS") or {}).get("Layers") or ())
 
 
-def _container_by_api(identifier: ContainerId, answer: dict[str, Any]) -> ContainerRecord:
+def _container_by_api(identifier: ContainerId, answer: dict[str, Any], driver: str | None) -> ContainerRecord:
     return ContainerRecord(
         id=identifier,
         name=identifier,
         image=answer.get("Image"),
         image_id=records.image_id(answer.get("ImageID")),
-        driver=DRIVER,
+        driver=driver,
         state=answer.get("State") or "unknown",
         created=from_unix(answer.get("Created") or 0),
         config={},

@@ -1,27 +1,27 @@
-"""Chooses the store: a data root on disk, or a running engine and its data root."""
+"""Chooses the store, or both: of data roots on disk, or of a running engine and its data root."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from layerscope.errors import DataRootError, UnsupportedStoreError, UsageError
-from layerscope.model import Caution, OverlayOptions, Source, Warn, XattrFamily
+from layerscope.model import Caution, OverlayOptions, Warn, XattrFamily
 from layerscope.overlay.markers import trusted_xattrs_readable
+from layerscope.stores import locate
 from layerscope.stores.base import Store
+from layerscope.stores.both import BothStores
+from layerscope.stores.containerd import ContainerdStore
+from layerscope.stores.content_store import Platform, parse_platform
 from layerscope.stores.docker_api import DockerApiStore, Engine
+from layerscope.stores.metadata import Namespace, read_namespaces
 from layerscope.stores.mountinfo import parse_options
 from layerscope.stores.mounts import kernel_defaults
 from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 from layerscope.stores.records import DataRoot, open_data_root
+from layerscope.stores.snapshots import DIRECTORIES, META, SNAPSHOTTER
 
-SUPPORTED: Final = "supported: the classic image store with the overlay2 graph driver"
-_REMAPPED: Final = re.compile(r"\d+\.\d+")
-_DRIVERS: Final = (
-    "aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlay", "overlayfs", "vfs", "zfs",
-)  # fmt: skip
-_CONTAINERD: Final = (("io.containerd.metadata.v1.bolt",), ("containerd", "daemon"))
 _ASSUMABLE: Final = {
     "userxattr": ("",),
     "metacopy": ("on", "off"),
@@ -30,19 +30,38 @@ _ASSUMABLE: Final = {
 """The mount options that decide what a stack shows."""
 
 
-def open_store(data_root: str | None, host: str | None, overlay_options: str | None, warn: Warn) -> Store:
-    """The store of a data root, or without one of the engine at ``host`` (default: as Docker's own CLI).
+@dataclass(frozen=True, slots=True)
+class Containerd:
+    """What the user said of containerd."""
+
+    root: str | None = None
+    """Where its data is."""
+    namespace: str | None = None
+    platform: str | None = None
+    """Which of an image's platforms: ``linux/arm64``."""
+
+
+def open_store(
+    data_root: str | None,
+    host: str | None,
+    overlay_options: str | None,
+    warn: Warn,
+    containerd: Containerd = Containerd(),
+) -> Store:
+    """The store of a data root or containerd root, or without one of the engine at ``host`` (default: as Docker's
+    own CLI); where there are two image stores, both.
 
     ``overlay_options`` are mount options (``userxattr``, ``metacopy=on``, ``redirect_dir=…``) that override what
     can be told from the store. Raises LayerscopeError.
     """
+    opener = _Opener(overlay_options, containerd, warn)
     if data_root is not None:
-        root = _find_overlay2(open_data_root(data_root))
-        options = _options(_looks_rootless(root), overlay_options)
-        store: Store = Overlay2Store(root, options, warn)
+        store = opener.data_root(open_data_root(data_root))
+    elif containerd.root is not None and host is None:
+        store = opener.containerd_alone(open_data_root(containerd.root))
     else:
-        store, options = _open_engine(host, overlay_options, warn)
-    if options.xattrs is XattrFamily.TRUSTED and not trusted_xattrs_readable():
+        store = opener.engine(Engine(host))
+    if opener.trusted and not trusted_xattrs_readable():
         warn(
             Caution(
                 "trusted-xattrs-unreadable",
@@ -54,83 +73,185 @@ def open_store(data_root: str | None, host: str | None, overlay_options: str | N
     return store
 
 
-def _open_engine(host: str | None, overlay_options: str | None, warn: Warn) -> tuple[Store, OverlayOptions]:
-    engine = Engine(host)
-    info = engine.ask(lambda client: client.info())
-    _require_overlay2(info, engine.endpoint)
+class _Opener:
+    def __init__(self, overlay_options: str | None, containerd: Containerd, warn: Warn) -> None:
+        self.overlay_options = overlay_options
+        self.wanted = containerd
+        self.platform = _platform(containerd.platform)
+        self.warn = warn
+        self.trusted = False
+        """Whether a store was opened whose marks are ``trusted.*`` xattrs."""
+
+    def data_root(self, root: DataRoot) -> Store:
+        """What a data root holds, without an engine."""
+        if self.wanted.namespace not in (None, locate.docker_namespace(root)):
+            return self._foreign_namespace(root, locate.containerd_beside(root))
+        found = self._beside(root, locate.containerd_beside(root))
+        overlay2 = locate.is_overlay2(root) and (found is None or locate.holds_overlay2(root))
+        if found is None and not overlay2:
+            found = self._unused(root)
+        others = locate.other_drivers(root)
+        if others:
+            message = f"also holds storage of the driver {', '.join(others)}, which is left out; {locate.SUPPORTED}"
+            self.warn(Caution("unsupported-driver", root.path, message))
+        return _together(
+            [self._overlay2(root, beside=found is not None)] if overlay2 else [],
+            [self._containerd(*found, docker=root, beside=overlay2)] if found is not None else [],
+        )
+
+    def containerd_alone(self, root: DataRoot) -> Store:
+        """A containerd root that is not a Docker engine's, or without the engine's data root."""
+        name = self.wanted.namespace or locate.DOCKER
+        namespace = locate.require_namespace(root, name)
+        if name.startswith(locate.DOCKER):
+            message = "without the engine's data root its containers can't be told; give it with --data-root"
+            self.warn(Caution("no-data-root", root.path, message))
+        return self._containerd(root, namespace, docker=None)
+
+    def engine(self, engine: Engine) -> Store:
+        """What a running engine shows, and what it does not show any more."""
+        info = engine.ask(lambda client: client.info())
+        driver = str(info.get("Driver"))
+        status = {str(key): str(value) for key, value in info.get("DriverStatus") or ()}
+        in_containerd = status.get("driver-type", "").startswith("io.containerd.snapshotter")
+        _require_supported(driver, in_containerd, engine.endpoint)
+        root = _root_of_engine(info, engine.endpoint)
+        if self.wanted.namespace not in (None, locate.docker_namespace(root)):
+            return self._foreign_namespace(root, locate.containerd_of_engine(root, info))
+        return (
+            self._containerd_engine(engine, root, info)
+            if in_containerd
+            else self._overlay2_engine(engine, root, userxattr=status.get("userxattr") == "true")
+        )
+
+    def _overlay2_engine(self, engine: Engine, root: DataRoot, *, userxattr: bool) -> Store:
+        if not root.is_directory(DRIVER):
+            raise DataRootError(
+                f"{root.join(DRIVER)} does not exist, though the engine at {engine.endpoint} uses it",
+                "this is another machine's engine, or its disk is mounted elsewhere: use --data-root",
+            )
+        left = self._beside(root, locate.containerd_beside(root))
+        disk = self._overlay2(root, beside=left is not None, userxattr=userxattr)
+        other = self._containerd(*left, docker=root, beside=True) if left is not None else None
+        return _together([DockerApiStore(engine, disk, self.warn)], [other] if other is not None else [])
+
+    def _containerd_engine(self, engine: Engine, root: DataRoot, info: dict[str, Any]) -> Store:
+        places = locate.containerd_of_engine(root, info)
+        found = self._beside(root, places) or _empty(places)
+        left = locate.is_overlay2(root) and locate.holds_overlay2(root)
+        if found is None:
+            raise DataRootError(
+                f"the engine at {engine.endpoint} keeps its images in containerd, whose data is not where it mostly"
+                " is",
+                f"look for {META}, and name the directory above: --data-root {root.path} --containerd-root DIR",
+            )
+        disk = self._containerd(*found, docker=root, beside=left)
+        return _together(
+            [DockerApiStore(engine, disk, self.warn)], [self._overlay2(root, beside=True)] if left else []
+        )
+
+    # -- the parts -------------------------------------------------------------------------------------------
+
+    def _beside(self, root: DataRoot, places: list[DataRoot]) -> tuple[DataRoot, Namespace] | None:
+        """The containerd store that belongs to a data root, if anything is in it."""
+        name = self.wanted.namespace or locate.docker_namespace(root)
+        if self.wanted.root is not None:
+            place = open_data_root(self.wanted.root)
+            return place, locate.require_namespace(place, name)
+        return locate.used_namespace(places, name)
+
+    def _unused(self, root: DataRoot) -> tuple[DataRoot, Namespace]:
+        """The empty containerd store of an engine that has no other. Raises DataRootError."""
+        places = locate.containerd_beside(root)
+        found = _empty(places) if root.is_directory("containers") else None
+        if found is None or locate.other_drivers(root):
+            raise locate.no_store(root)
+        return found
+
+    def _foreign_namespace(self, root: DataRoot, places: list[DataRoot]) -> Store:
+        """A namespace that is not the engine's: Kubernetes, nerdctl."""
+        name = str(self.wanted.namespace)
+        if self.wanted.root is not None:
+            places = [open_data_root(self.wanted.root)]
+        place = next((place for place in places if name in (read_namespaces(place) or ())), None)
+        if place is None and not places:
+            raise DataRootError(
+                f"no containerd data belongs to {root.path}", "name its directory with --containerd-root DIR"
+            )
+        place = place or places[0]
+        return self._containerd(place, locate.require_namespace(place, name), docker=None)
+
+    def _overlay2(self, root: DataRoot, *, beside: bool = False, userxattr: bool | None = None) -> Overlay2Store:
+        if userxattr is None:
+            userxattr = _looks_rootless(root, DRIVER)
+        others = frozenset({SNAPSHOTTER}) if beside else frozenset[str]()
+        return Overlay2Store(root, self._options(userxattr), self.warn, others=others)
+
+    def _containerd(
+        self, root: DataRoot, namespace: Namespace, *, docker: DataRoot | None, beside: bool = False
+    ) -> ContainerdStore:
+        locate.require_snapshotter(root, namespace, self.warn)
+        name = self.wanted.namespace or (locate.docker_namespace(docker) if docker is not None else locate.DOCKER)
+        return ContainerdStore(
+            root,
+            name,
+            namespace,
+            self._options(_looks_rootless(root, DIRECTORIES)),
+            self.warn,
+            docker=docker,
+            platform=self.platform,
+            others=frozenset({DRIVER}) if beside else frozenset(),
+        )
+
+    def _options(self, userxattr: bool) -> OverlayOptions:
+        options = _options(userxattr, self.overlay_options)
+        self.trusted = self.trusted or options.xattrs is XattrFamily.TRUSTED
+        return options
+
+
+def _empty(places: Sequence[DataRoot]) -> tuple[DataRoot, Namespace] | None:
+    return (places[0], Namespace((), (), ())) if places else None
+
+
+def _together(in_use: Sequence[Store], left: Sequence[Store]) -> Store:
+    parts = [*in_use, *left]
+    return parts[0] if len(parts) == 1 else BothStores(parts)
+
+
+def _platform(text: str | None) -> Platform | None:
+    platform = parse_platform(text) if text is not None else None
+    if text is not None and platform is None:
+        raise UsageError(f"--platform {text!r} is no platform", "write it as linux/amd64 or linux/arm/v7")
+    return platform
+
+
+def _require_supported(driver: str, in_containerd: bool, endpoint: str) -> None:
+    if driver != (SNAPSHOTTER if in_containerd else DRIVER):
+        what = "containerd image store with the snapshotter" if in_containerd else "storage driver"
+        raise UnsupportedStoreError(
+            f"the engine at {endpoint} uses the {what} {driver}, which layerscope can't read", locate.SUPPORTED
+        )
+
+
+def _root_of_engine(info: dict[str, Any], endpoint: str) -> DataRoot:
     told = str(info.get("DockerRootDir") or "")
     try:
-        root = open_data_root(told)
+        return open_data_root(told)
     except DataRootError as error:
         raise DataRootError(
-            f"the engine at {engine.endpoint} keeps its data in {told or '(it does not say)'},"
+            f"the engine at {endpoint} keeps its data in {told or '(it does not say)'},"
             " which is not on this machine",
             "run layerscope on the engine's own host, or copy its disk and use --data-root",
         ) from error
-    if not root.is_directory(DRIVER):
-        raise DataRootError(
-            f"{root.join(DRIVER)} does not exist, though the engine at {engine.endpoint} uses it",
-            "this is another machine's engine, or its disk is mounted elsewhere: use --data-root",
-        )
-    status = {str(key): str(value) for key, value in info.get("DriverStatus") or ()}
-    options = _options(status.get("userxattr") == "true", overlay_options)
-    disk = Overlay2Store(root, options, warn, Source("docker-api", DRIVER, told))
-    return DockerApiStore(engine, disk, warn), options
 
 
-def _require_overlay2(info: dict[str, Any], endpoint: str) -> None:
-    driver = str(info.get("Driver"))
-    status = {str(key): str(value) for key, value in info.get("DriverStatus") or ()}
-    if status.get("driver-type", "").startswith("io.containerd.snapshotter"):
-        raise UnsupportedStoreError(
-            f"the engine at {endpoint} uses the containerd image store (snapshotter {driver}),"
-            " which layerscope can't read yet",
-            f"{SUPPORTED}; a data root that the engine left behind can be read with --data-root",
-        )
-    if driver != DRIVER:
-        raise UnsupportedStoreError(
-            f"the engine at {endpoint} uses the storage driver {driver}, which layerscope can't read",
-            SUPPORTED,
-        )
-
-
-def _find_overlay2(root: DataRoot) -> DataRoot:
-    """Check that a directory is a data root of the overlay2 driver, and say what else it is."""
-    if root.is_directory("image", DRIVER) or root.is_directory(DRIVER, "l"):
-        return root
-    remapped = [
-        name for name in root.names() if _REMAPPED.fullmatch(name) and root.is_directory(name, "image", DRIVER)
-    ]
-    if remapped:
-        raise DataRootError(
-            f"{root.path} holds data roots of remapped users: {', '.join(remapped)}",
-            f"name one: --data-root {root.join(remapped[0])}",
-        )
-    # An engine that runs its own containerd has containerd/daemon whatever its driver is: look for that first.
-    drivers = [name for name in _DRIVERS if root.is_directory("image", name)]
-    if not drivers and any(root.is_directory(*path) for path in _CONTAINERD):
-        raise UnsupportedStoreError(
-            f"{root.path} is a containerd image store, which layerscope can't read yet", SUPPORTED
-        )
-    drivers = drivers or [name for name in _DRIVERS if root.is_directory(name)]
-    if drivers:
-        raise UnsupportedStoreError(
-            f"{root.path} is a data root of the storage driver {drivers[0]}, which layerscope can't read",
-            SUPPORTED,
-        )
-    raise DataRootError(
-        f"{root.path} is not a Docker data root: it has neither image/{DRIVER}/ nor {DRIVER}/",
-        "a data root is the directory that `docker info` shows as Docker Root Dir, often /var/lib/docker",
-    )
-
-
-def _looks_rootless(root: DataRoot) -> bool:
+def _looks_rootless(root: DataRoot, place: str) -> bool:
     """Whether a rootless engine made this data root: it then belongs to a user and its marks are ``user.*``.
 
     A ``userns-remap`` root (``<uid>.<gid>``) may belong to a remapped user, but a daemon with real root mounts it.
     """
-    owner = root.owner(DRIVER)
-    return owner not in (None, 0) and not _REMAPPED.fullmatch(root.path.rpartition("/")[2])
+    owner = root.owner(*place.split("/"))
+    return owner not in (None, 0) and not locate.is_remapped(root)
 
 
 def _options(userxattr: bool, overlay_options: str | None) -> OverlayOptions:

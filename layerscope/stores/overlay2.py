@@ -108,15 +108,22 @@ class LayerDirectories:
 class Overlay2Store:
     """Images, containers and layers of a data root whose graph driver is ``overlay2``."""
 
-    def __init__(self, root: DataRoot, options: OverlayOptions, warn: Warn, source: Source | None = None) -> None:
+    def __init__(
+        self, root: DataRoot, options: OverlayOptions, warn: Warn, *, others: frozenset[str] = frozenset()
+    ) -> None:
+        """``others`` are drivers whose containers another store reads."""
         self.root = root
         self.options = options
         self.warn = warn
-        self.source = source or Source("data-root", DRIVER, root.path)
+        self.source = Source("data-root", DRIVER, root.path)
         self.directories = LayerDirectories(root, warn)
         self.layerdb = LayerDb(root, DRIVER, warn)
         self.imagedb = ImageDb(root, DRIVER, warn)
-        self.containerdb = ContainerDb(root, DRIVER, warn)
+        self.containerdb = ContainerDb(root, DRIVER, warn, others)
+
+    @property
+    def parts(self) -> tuple[Overlay2Store]:
+        return (self,)
 
     def images(self) -> list[ImageRecord]:
         return self._images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerscope.model import (
     CacheId,
@@ -47,13 +47,14 @@ def image_target(
     source: Source,
 ) -> Target:
     """An image with its stack; ``places`` base first, ``images`` all that the store has."""
+    stack = _stack(places, image, layer_users(images, image.id), options)
     return Target(
         kind=TargetKind.IMAGE,
         id=image.id,
         name=image.name,
-        stack=_stack(places, image, layer_users(images, image.id), options),
+        stack=stack,
         references=image.references,
-        history=image.history,
+        history=_history(image, stack),
         source=source,
     )
 
@@ -67,12 +68,13 @@ def container_target(
     source: Source,
 ) -> Target:
     """A container with its stack: its image's layers, its init layer, its upper layer."""
+    stack = _stack(places, image, layer_users(images, container.image_id), options)
     return Target(
         kind=TargetKind.CONTAINER,
         id=container.id,
         name=container.name,
-        stack=_stack(places, image, layer_users(images, container.image_id), options),
-        history=image.history if image is not None else (),
+        stack=stack,
+        history=_history(image, stack) if image is not None else (),
         image_id=container.image_id,
         image=container.image,
         state=container.state,
@@ -114,6 +116,16 @@ def _steps(image: ImageRecord) -> dict[ChainId, HistoryStep]:
     """The history step that made each layer."""
     chain = chain_ids(image.diff_ids)
     return {chain[step.layer]: step for step in image.history if step.layer is not None}
+
+
+def _history(image: ImageRecord, stack: Stack) -> tuple[HistoryStep, ...]:
+    """An image's history with its layers as they are numbered in the stack, which may have others between them."""
+    chain = chain_ids(image.diff_ids)
+    index = {layer.chain_id: layer.index for layer in stack}
+    return tuple(
+        step if step.layer is None else replace(step, layer=index.get(chain[step.layer], step.layer))
+        for step in image.history
+    )
 
 
 def layer_users(images: Sequence[ImageRecord], but: ImageId | None) -> dict[ChainId, list[LayerUser]]:
