@@ -30,7 +30,7 @@ from tests.layers import (
 USER = XattrFamily.USER
 """The family that needs no privilege: what is tested here is not what marks mean."""
 
-STACKS = int(os.environ.get("LAYERSCOPE_RANDOM_STACKS", "25"))
+STACKS = int(os.environ.get("LAYERSCOPE_RANDOM_STACKS", "12"))
 """Random stacks a test."""
 
 NAMES = ("a", "b", "c")

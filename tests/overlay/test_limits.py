@@ -10,7 +10,6 @@ import struct
 import subprocess
 import tempfile
 import tracemalloc
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,24 +42,23 @@ DEPTH = 3000
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Iterator[list[Path]]:
-    """Two layers as deep as paths can't be; the top one changes a file at the bottom."""
+    """Two layers, the top one as deep as no path can be."""
     layers = [tmp_path / "base", tmp_path / "top"]
-    for layer in layers:
+    for layer, depth in zip(layers, (50, DEPTH), strict=True):
         layer.mkdir()
         fd = os.open(layer, os.O_RDONLY)
-        for _ in range(DEPTH):
+        for _ in range(depth):
             os.mkdir("d", dir_fd=fd)
             below = os.open("d", os.O_RDONLY, dir_fd=fd)
             os.close(fd)
             fd = below
+        os.setxattr(fd, "user.overlay.opaque", b"x")
         with open(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=fd), "w") as made:
             made.write(layer.name)
-        with suppress(OSError):
-            os.setxattr(fd, "user.overlay.opaque", b"x")
         os.close(fd)
     yield layers
     for layer in layers:
-        subprocess.run(["rm", "-r", str(layer)], check=True)
+        subprocess.run(["rm", "-r", str(layer)], check=True)  # shutil gives up at such a depth
 
 
 def test_tree_deeper_than_any_path(deep: list[Path]) -> None:
@@ -68,13 +66,12 @@ def test_tree_deeper_than_any_path(deep: list[Path]) -> None:
     cautions = Cautions()
     walker = Walker(stack, cautions)
     found = summarize(walker, jobs=1)
-    assert (found.merged.directories, found.merged.files) == (DEPTH, 1)
+    assert (found.merged.directories, found.merged.files) == (DEPTH, 2)
     assert [layer.size_bytes for layer in found.layers] == [4, 3]
+    differences = compare(Walker(stack.up_to(0), cautions), walker, cautions)
+    assert differences[-1].path.count("/") == DEPTH
+    assert max(versions.path.count("/") for versions in in_tree_order(walker.walk())) == DEPTH
     assert list(cautions) == []
-    differences = compare(Walker(stack.up_to(0)), walker)
-    assert [d.path.count("/") for d in differences][-1] == DEPTH
-    (last,) = deque(in_tree_order(walker.walk()), maxlen=1)
-    assert [version.layer for version in last.versions] == [1, 0]
 
 
 @contextmanager
@@ -89,15 +86,15 @@ def limit(descriptors: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_few_descriptors_are_enough(tmp_path: Path, small_shares: None, jobs: int) -> None:
-    path = "/".join("abcdefghijklmnopqrst")
-    layers = make_layers(tmp_path, *({f"{path}/{index}": "x", f"w{index}/y/z": "x"} for index in range(24)))
+    path = "/".join("abcdefghijklmno")
+    layers = make_layers(tmp_path, *({f"{path}/{index}": "x", f"w{index}/y/z": "x"} for index in range(20)))
     with limit(64):
         stack = stack_of(layers)
         cautions = Cautions()
         found = summarize(Walker(stack, cautions), jobs=jobs, warn=cautions)
         differences = compare(Walker(stack.up_to(3), cautions), Walker(stack, cautions), cautions)
-    assert found.merged.files == 48
-    assert len([d for d in differences if d.kind is Kind.FILE]) == 40
+    assert found.merged.files == 40
+    assert len([d for d in differences if d.kind is Kind.FILE]) == 32
     assert list(cautions) == []
 
 
@@ -106,10 +103,10 @@ def test_memory_follows_depth_and_fan_out_not_the_number_of_files(tmp_path: Path
         root = tmp_path / str(levels)
         leaves = [root]
         for _ in range(levels):
-            leaves = [leaf / name for leaf in leaves for name in "abcd"]
+            leaves = [leaf / name for leaf in leaves for name in "abc"]
         for leaf in leaves:
             leaf.mkdir(parents=True)
-            for name in "1234":
+            for name in "123456":
                 (leaf / name).touch()
         walker = Walker(stack_of([root], USER))
         tracemalloc.start()
@@ -120,8 +117,8 @@ def test_memory_follows_depth_and_fan_out_not_the_number_of_files(tmp_path: Path
 
     few, small = peak(2)
     many, large = peak(4)
-    assert many > 15 * few
-    assert large < 3 * small
+    assert many > 8 * few
+    assert large < 2.5 * small
 
 
 # -- what goes wrong on the way ------------------------------------------------------------------------------
