@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,6 +86,15 @@ def test_demo_as_whoever_runs_the_tests(place: Path) -> None:
     shows_the_main_job(demo(place))
 
 
+def test_unpacked_entries_keep_their_times(tmp_path: Path) -> None:
+    """Those of directories and symlinks, too, which are easily lost."""
+    unpack(tmp_path / "data-root")
+    with tarfile.open(ARCHIVE) as tar:
+        for member in tar:
+            found = (tmp_path / "data-root" / member.name).lstat().st_mtime
+            assert abs(found - member.mtime) < 0.001, member.name
+
+
 def test_demo_of_an_image_that_is_not_there_fails(place: Path) -> None:
     done = demo(place, "nothing:1")
     assert done.returncode == 3
@@ -92,8 +102,6 @@ def test_demo_of_an_image_that_is_not_there_fails(place: Path) -> None:
 
 
 def test_a_damaged_archive_writes_nothing_outside(place: Path) -> None:
-    import tarfile
-
     with tarfile.open(place / "fixtures" / ARCHIVE.name, "w:gz") as tar:
         for name, link in (("escape", "/tmp"), ("escape/file", None)):
             member = tarfile.TarInfo(name)

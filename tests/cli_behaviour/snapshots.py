@@ -76,6 +76,8 @@ CASES = (
     Case("cat-layer", "cat shop/web:1 srv/shop/.env --layer 4"),
     Case("extract", "extract shop/web:1 srv --to out"),
     Case("extract-layer", "extract shop/web:1 srv/shop --layer 4 --to out"),
+    Case("audit", "audit shop/web:1", BOTH),
+    Case("verify", "verify shop/web:1", BOTH),
     Case("schema", "schema"),
     Case("schema-files-line", "schema files-line"),
     Case("hostile-image", "image --data-root {hostile} app:1 --files --hidden", BOTH),
@@ -121,6 +123,7 @@ def _hostile(path: Path) -> None:
 def run(case: Case, width: int, place: Path) -> str:
     """The text of a snapshot."""
     cli = InProcess(place / "here", {"LAYERSCOPE_DATA_ROOT": str(place / "data-root")})
+    cli.environment["XDG_CACHE_HOME"] = str(place / "cache")
     result = cli(*shlex.split(case.command.format(hostile=place / "hostile")), COLUMNS=str(width))
     return snapshot(case, result, place)
 

@@ -99,7 +99,6 @@ def test_nothing_is_shown_where_it_is_turned_off_or_no_terminal(
 
 LONG = (
     ("image", "shop/web:1", "--jobs", "1"),
-    ("image", "shop/web:1", "--jobs", "2"),
     ("files", "shop/web:1", "--format", "jsonl"),
     ("diff", "shop/web:1", "shop/worker:1"),
     ("extract", "shop/web:1", "var", "--to", "out"),

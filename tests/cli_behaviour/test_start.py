@@ -159,9 +159,8 @@ def test_an_empty_variable_is_as_good_as_none(shop: InProcess) -> None:
     assert shop.ok("ls", **{f"LAYERSCOPE_{name}": "" for name in names}).out == shop.ok("ls").out
 
 
-@pytest.mark.parametrize("locale", ["C", "en_US.ISO-8859-1"])
-def test_any_locale_will_do(cli: Cli, locale: str) -> None:
-    environment = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "80"}
+def test_any_locale_will_do(cli: Cli) -> None:
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "80"}
     assert cli("diff", "--help", **environment).code == 0
     failure_of(cli("schema", "büro…", **environment), code=2)
 
