@@ -182,6 +182,18 @@ def pkcs12(data: bytes, _rule: Rule) -> Iterator[Credential]:
                 return
 
 
+def der_private_key(data: bytes, _rule: Rule) -> Iterator[Credential]:
+    """A private key in DER: PKCS #8 (RFC 5958) or PKCS #1 (RFC 8017), version 0 and then algorithm or modulus."""
+    if re.match(rb"\x30(?:\x81.|\x82..)?\x02\x01\x00(?:\x02[\x81\x82]|\x30.\x06)", data[:24], re.DOTALL):
+        yield Credential(data[:4096], 0)
+
+
+def keepass(data: bytes, _rule: Rule) -> Iterator[Credential]:
+    """A KeePass database, version 1 or 2."""
+    if data.startswith(bytes.fromhex("03d9a29a")):
+        yield Credential(data[:4096], 0)
+
+
 def keytab(data: bytes, _rule: Rule) -> Iterator[Credential]:
     """A Kerberos key table with at least one entry (version 0x0501 or 0x0502)."""
     if data[:2] in {b"\x05\x01", b"\x05\x02"} and len(data) > 20:
@@ -199,9 +211,9 @@ def _located(data: bytes, value: str) -> Iterator[Credential]:
     """The value with its place in the JSON text, as it is written there."""
     for written in (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]):
         encoded = written.encode("utf-8", "replace")
-        place = data.find(encoded)
+        place = data.find(b'"' + encoded + b'"')
         if place >= 0:
-            yield Credential(encoded, place)
+            yield Credential(encoded, place + 1)
             return
     yield Credential(value.encode("utf-8", "replace"), 0)
 
@@ -219,10 +231,13 @@ PARSERS: Final[dict[str, Parser]] = {
     "java-key-store": java_key_store,
     "pkcs12": pkcs12,
     "keytab": keytab,
+    "der-private-key": der_private_key,
+    "keepass": keepass,
 }
 """What a rule's ``parser`` names."""
 
 MAGIC: Final[dict[str, tuple[bytes, ...]]] = {
     "java-key-store": (bytes.fromhex("feedfeed"), bytes.fromhex("cececece")),
+    "keepass": (bytes.fromhex("03d9a29a"),),
 }
 """First bytes by which a format is known, whatever the file's name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 WIDEST: Final = 8192
@@ -110,6 +111,7 @@ def _write(node: Node, anchors: dict[str, str], capture: bool) -> str:
             return inner + counts + ("" if greedy or most == least else "?")
 
 
+@lru_cache(1024)  # few sets, used over and over
 def _write_class(mask: Mask) -> str:
     members = list(bytes_of(mask))
     if len(members) == 1:
@@ -219,6 +221,7 @@ def _selectivity(literals: frozenset[bytes]) -> tuple[int, int]:
     return min(4, *map(len, literals)), -len(literals)
 
 
+@lru_cache(1024)
 def _letter(mask: Mask) -> bytes | None:
     """The one byte, or the one letter in either case, that the set holds: in lower case."""
     folded = {bytes((byte,)).lower() for byte in bytes_of(mask)} if mask.bit_count() <= 2 else set()

@@ -50,16 +50,8 @@ _KEYS: Final = {
 }
 _KEYS_ELSEWHERE: Final = {"allowlist", "allowlists", "tags", "skipReport"}
 _OWN_KEYS: Final = {"confidence", "check", "judge", "parser", "files", "examples"}
-_ALLOWLIST_KEYS: Final = {
-    "id",
-    "description",
-    "condition",
-    "commits",
-    "paths",
-    "regexTarget",
-    "regexes",
-    "stopwords",
-}
+_ALLOWLIST_KEYS: Final = {"id", "description", "condition", "commits", "paths", "regexTarget"}
+_ALLOWLIST_KEYS_OF_LISTS: Final = {"regexes", "stopwords", "targetRules"}
 
 
 @cache
@@ -197,10 +189,13 @@ class _Reader:
 
     def allowlist_entries(self, table: dict[str, Any], rule: str) -> list[dict[str, Any]]:
         single = [table["allowlist"]] if "allowlist" in table else []
-        return self.tables([*single, *table.get("allowlists", [])], rule, "allowlists")
+        return [
+            *self.tables(single, rule, "allowlist"),
+            *self.tables(table.get("allowlists", []), rule, "allowlists"),
+        ]
 
     def allowlist(self, entry: dict[str, Any], rule: str) -> Allowlist:
-        if unknown := sorted(entry.keys() - _ALLOWLIST_KEYS):
+        if unknown := sorted(entry.keys() - _ALLOWLIST_KEYS - _ALLOWLIST_KEYS_OF_LISTS):
             raise self.error(rule, f"allowlists: key {unknown[0]} is not known")
         condition = self.text(entry, "condition", rule).upper()
         if condition not in {"", "OR", "||", "AND", "&&"}:

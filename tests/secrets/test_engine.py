@@ -234,8 +234,8 @@ def test_configuration_texts_are_scanned() -> None:
 
 def test_the_version_follows_the_rules() -> None:
     rules = own_rules()
-    assert Scanner(rules, engine="python").version == Scanner(rules).version
-    assert Scanner(rules.select(disable=["github-*"])).version != Scanner(rules).version
+    assert Scanner(rules, engine="python").version == scanner().version
+    assert Scanner(rules.select(disable=["github-*"]), engine="python").version != scanner().version
 
 
 def test_compiled_rules_are_kept_and_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
