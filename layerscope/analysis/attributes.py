@@ -28,8 +28,9 @@ _REVISION_3: Final = 3
 _REVISION_2_BYTES: Final = 20
 _NO_CONTENT: Final = ("security.", "system.", "btrfs.", *XattrFamily)
 """Set by the machine that the layer lies on: labels, signatures, ACLs; and overlayfs' own of the other family."""
-_SHOWN_MARKS: Final = ("opaque", "redirect", "metacopy", "whiteout")
-"""Of overlayfs' own marks those that change what a mount shows; the others are its notes."""
+_SHOWN_MARKS: Final = ("opaque", "redirect", "whiteout")
+"""Of overlayfs' own marks those that change what a mount shows; the others are its notes. What a metacopy mark
+shows is compared as content."""
 KINDS: Final = {
     **dict.fromkeys(tarheader.REGULAR, Kind.FILE),
     tarheader.HARD_LINK: None,

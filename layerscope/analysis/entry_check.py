@@ -34,6 +34,7 @@ from layerscope.stores.tarsplit import Member
 MOST_DIFFERENCES: Final = 1000
 """Differences of one layer that are named; the others are counted."""
 MOST_REASONS: Final = 20
+MOST_RENAMED: Final = 1000
 GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 
@@ -89,6 +90,9 @@ class EntryCheck:
         self.findings = findings
         self.names = TarNames(diff_dir, expectations.family)
         self._inside: Directory | None = None
+        self._renamed: list[str] = []
+        """Directories that a build renamed, which take an engine that mounts with ``redirect_dir=on``."""
+        self._linked: dict[tuple[int, int], tuple[str, Header, os.stat_result]] = {}
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -106,7 +110,6 @@ class EntryCheck:
         if directory is not self._inside:
             os.fchdir(directory.fd())
             self._inside = directory
-        self._linked: dict[tuple[int, int], tuple[str, Header, os.stat_result]] = {}
 
     def check(self, member: Member) -> Place | None:
         """Compare an entry; gives where its content lies, when it is a regular file of the right size."""
@@ -160,6 +163,8 @@ class EntryCheck:
     def _not_there(self, path: str, error: OSError, kind: Kind | None) -> None:
         if error.errno not in GONE:
             self.findings.unsettle(f"{path!r} can't be read: {error.strerror}")
+        elif any(path.startswith(f"{renamed}/") for renamed in self._renamed):
+            self.findings.unsettle(f"{path!r} lies in a layer below, from where its directory was renamed")
         elif kind not in (Kind.CHAR, Kind.BLOCK) or self.expectations.devices:
             self._differ(path, Problem.MISSING, kind or "hard link", None)
 
@@ -198,6 +203,10 @@ class EntryCheck:
         if not found and not header.xattrs:
             return False
         family = self.expectations.family
+        redirect = family + "redirect"
+        if redirect in found and not self.expectations.all_xattrs and len(self._renamed) < MOST_RENAMED:
+            self._renamed.append(path)
+            del found[redirect]
         opaque = family + "opaque"
         if header.xattrs.get(opaque) == b"y":
             self.names.opaque.add(path)

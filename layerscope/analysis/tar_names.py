@@ -34,7 +34,7 @@ def tar_path(name: str) -> TarPath:
     """The place of a tar entry. Raises ValueError for one that leads out of the layer, which no engine unpacks."""
     # What needs no cleaning is most of all: ask for that first.
     if "/." in name or "//" in name or name.endswith("/") or name.startswith(("/", ".")):
-        name = posixpath.normpath(name.lstrip("/") or ".")
+        name = posixpath.normpath(name).lstrip("/") or "."
         if name == ".." or name.startswith("../"):
             raise ValueError(f"the tar names a path outside of the layer: {name!r}")
         name = "" if name == "." else name
