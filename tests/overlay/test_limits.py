@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from layerscope.analysis.change import change_of
 from layerscope.analysis.compare import compare
 from layerscope.analysis.summary import summarize
 from layerscope.model import Cautions
@@ -23,10 +24,12 @@ from layerscope.overlay.entry import Kind
 from layerscope.overlay.walk import Walker, in_tree_order
 from tests.kernel import remove_tree, stack_of
 from tests.layers import (
+    DIRECTORY,
     FIFO,
     SOCKET,
     WHITEOUT,
     Content,
+    Node,
     character,
     hidden,
     make_layers,
@@ -153,6 +156,28 @@ def test_directory_that_becomes_a_symlink_is_not_followed(tmp_path: Path, target
             (layers[0] / "b").symlink_to(target)
     assert seen == ["a", "b", "elsewhere", "a/x", "elsewhere/secret"]
     assert [caution.code for caution in cautions] == ["unreadable-directory"]
+
+
+def cautions_of_a_swap(tmp_path: Path, other: Node) -> list[tuple[str, str | None]]:
+    """Compare a file with one below it that has become something else since the walk saw it."""
+    layers = make_layers(tmp_path, {"f": "content", "elsewhere": "CONTENT"}, {"f": "CONTENT"})
+    cautions = Cautions()
+    versions = next(found for found in in_tree_order(Walker(stack_of(layers)).walk()) if found.path == "f")
+    (layers[0] / "f").unlink()
+    make_layers(tmp_path / "new", {"f": other})[0].joinpath("f").rename(layers[0] / "f")
+    assert versions.visible is not None
+    assert change_of(versions, versions.visible, warn=cautions) == "modified"
+    return [(caution.code, caution.path) for caution in cautions]
+
+
+@pytest.mark.parametrize("other", [symlink("elsewhere"), FIFO, DIRECTORY])
+def test_file_that_becomes_something_else_is_not_read(tmp_path: Path, other: Node) -> None:
+    assert [code for code, _ in cautions_of_a_swap(tmp_path, other)] == ["unreadable-file"]
+
+
+@pytest.mark.xfail(strict=True, reason="an OSError of tree.Directory names the file without its path")
+def test_warning_about_a_file_names_its_whole_path(tmp_path: Path) -> None:
+    assert cautions_of_a_swap(tmp_path, symlink("elsewhere")) == [("unreadable-file", str(tmp_path / "layer0/f"))]
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from layerscope.analysis.summary import summarize
 from layerscope.model import XattrFamily
+from layerscope.overlay.resolve import Reason
+from layerscope.overlay.walk import Walker
 from tests.kernel import can_mount
 from tests.layers import (
     DIRECTORY,
@@ -98,6 +101,18 @@ def test_renamed_directory_replaces_the_one_that_was_there(judge: Judge) -> None
     verdict = judge({"a/x": "1", "b/y": "2"}, {"a": redirect("b"), "b": WHITEOUT})
     assert verdict.paths == ["a", "a/y"]
     assert hidden(verdict.stack)["a/x", 0] == (1, "replaced", "a")
+
+
+def test_redirects_lead_back_to_what_another_redirect_had_replaced(judge: Judge) -> None:
+    verdict = judge(
+        {"a/x": "1", "b/y": "2"},
+        {"a": redirect("b"), "b": WHITEOUT, "c": redirect("/a")},
+        {"a": redirect("/c"), "c": WHITEOUT},
+        extra="redirect_dir=on",
+    )
+    assert verdict.paths == ["a", "a/x"]
+    found = summarize(Walker(verdict.stack), jobs=1)
+    assert (found.merged.files, found.hidden[Reason.REPLACED].files) == (1, 1), "b/y is hidden, a/x is not"
 
 
 def test_redirect_of_an_opaque_directory_is_not_followed(judge: Judge) -> None:
