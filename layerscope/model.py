@@ -137,6 +137,13 @@ class Source:
     data_root: str | None
     containerd_root: str | None = None
     """For the containerd image store: where containerd keeps its data."""
+    in_use: bool | None = None
+    """Whether a running engine uses it; None where none was asked."""
+
+    @property
+    def storage(self) -> str | None:
+        """The directory that the layers lie in."""
+        return self.containerd_root or self.data_root
 
 
 @dataclass(frozen=True, slots=True)

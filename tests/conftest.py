@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.cli import Cli
+from tests.containerd_engine import engine_directory, engine_in_tree
 from tests.dockerd import Engine, EngineMissingError, find_compose, find_engine
 
 REQUIRED = os.environ.get("LAYERSCOPE_REQUIRE_ENGINE") == "1"
@@ -18,7 +20,7 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that use the engine carry its mark, so that `-m "not engine"` leaves out just those."""
     for item in items:
-        if "engine" in getattr(item, "fixturenames", ()):
+        if {"engine", "containerd"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.engine)
 
 
@@ -34,6 +36,20 @@ def engine() -> Iterator[Engine]:
     found.import_base()
     yield found
     found.clean_up()
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Engine]:
+    """A Docker engine of our own with the containerd image store. Skips, or fails where one is required."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(engine_in_tree(stack.enter_context(engine_directory())))
+        except EngineMissingError as error:
+            if REQUIRED:
+                pytest.fail(f"LAYERSCOPE_REQUIRE_ENGINE=1, but {error}")
+            pytest.skip(f"no engine with the containerd image store: {error}")
+        found.import_base()
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 """Runs a command with a Docker engine at hand: `python tests/with_engine.py pytest …`.
 
-As root on Debian or Ubuntu it installs what is missing (docker.io, busybox-static, docker-compose), starts a
-private engine with its own data root and socket, and stops it again when the command is done. Elsewhere the command
-gets the engine that answers, if one does. Needs nothing but Python's standard library.
+As root on Debian or Ubuntu it installs what is missing (docker.io, busybox-static, docker-compose, debootstrap),
+starts a private engine with its own data root and socket, and stops it again when the command is done. Elsewhere
+the command gets the engine that answers, if one does. Needs nothing but Python's standard library.
 
 The command finds in its environment: DOCKER_HOST, LAYERSCOPE_TEST_DOCKER (a docker CLI that can use BuildKit),
 LAYERSCOPE_TEST_BUSYBOX (a static busybox) and LAYERSCOPE_TEST_ENGINE ("private" or "shared").
@@ -21,7 +21,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-PACKAGES = {"dockerd": "docker.io", "busybox": "busybox-static", "docker-compose": "docker-compose"}
+PACKAGES = {
+    "dockerd": "docker.io",
+    "busybox": "busybox-static",
+    "docker-compose": "docker-compose",
+    "debootstrap": "debootstrap",
+}
 START_SECONDS = 60
 STOP_SECONDS = 30
 SEARCH = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/bin", "/sbin"]

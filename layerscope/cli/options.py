@@ -61,6 +61,42 @@ class Common:
             show_envvar=False,
         ),
     ] = None
+    containerd_root: Annotated[
+        str | None,
+        typer.Option(
+            "--containerd-root",
+            metavar="DIR",
+            envvar="LAYERSCOPE_CONTAINERD_ROOT",
+            help="Where containerd keeps its data, if layerscope can't tell.",
+            rich_help_panel=WHERE,
+            show_default=False,
+            show_envvar=False,
+        ),
+    ] = None
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace",
+            metavar="NAME",
+            envvar="LAYERSCOPE_NAMESPACE",
+            help="Containerd's namespace: k8s.io, default. Default: Docker's.",
+            rich_help_panel=WHERE,
+            show_default=False,
+            show_envvar=False,
+        ),
+    ] = None
+    platform: Annotated[
+        str | None,
+        typer.Option(
+            "--platform",
+            metavar="OS/ARCH",
+            envvar="LAYERSCOPE_PLATFORM",
+            help="Of images for several platforms, take this one.",
+            rich_help_panel=WHERE,
+            show_default=False,
+            show_envvar=False,
+        ),
+    ] = None
     overlay_options: Annotated[
         str | None,
         typer.Option(

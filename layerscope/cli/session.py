@@ -50,7 +50,7 @@ class Session:
     @cached_property
     def store(self) -> Store:
         """The store that the options name. Raises LayerscopeError."""
-        from layerscope.stores.open import open_store
+        from layerscope.stores.open import Containerd, open_store
 
         data_root, host = self.common.data_root, self.common.host
         if {"data_root", "host"} <= self.explicit:
@@ -60,9 +60,11 @@ class Session:
             )
         if "host" in self.explicit:
             data_root = None  # a flag wins over the environment
-        store = open_store(data_root, host, self.common.overlay_options, self.cautions)
+        containerd = Containerd(self.common.containerd_root, self.common.namespace, self.common.platform)
+        store = open_store(data_root, host, self.common.overlay_options, self.cautions, containerd)
         self.source = store.source
-        self.say(f"reading {store.source.data_root} ({store.source.kind}, driver {store.source.driver})")
+        for part in store.parts:
+            self.say(f"reading {part.source.storage} ({part.source.kind}, driver {part.source.driver})")
         return store
 
     def target(self, text: str, kind: TargetKind | None = None) -> Target:
@@ -75,7 +77,9 @@ class Session:
             return directories_target(parse_options(self._with_options(text), escaped=False))
         if kind is None and text.startswith("/") and os.path.isdir(text):
             return mount_target(text)
-        return find_target(self.store, text, kind)
+        target = find_target(self.store, text, kind)
+        self.source = target.source or self.source
+        return target
 
     def _with_options(self, text: str) -> str:
         extra = self.common.overlay_options

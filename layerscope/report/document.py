@@ -39,9 +39,19 @@ def envelope(command: str, source: Source, body: Document, cautions: Iterable[Ca
         "schema_version": SCHEMA_VERSION,
         "layerscope_version": __version__,
         "command": command,
-        "source": {"kind": source.kind, "driver": source.driver, "data_root": source.data_root},
+        "source": source_document(source),
         **body,
         "warnings": [caution_document(caution) for caution in cautions],
+    }
+
+
+def source_document(source: Source) -> Document:
+    return {
+        "kind": source.kind,
+        "driver": source.driver,
+        "data_root": source.data_root,
+        "containerd_root": source.containerd_root,
+        "in_use": source.in_use,
     }
 
 
@@ -141,6 +151,7 @@ def layer_document(layer: Layer, totals: LayerTotals | None) -> Document:
         "chain_id": layer.chain_id,
         "cache_id": layer.cache_id,
         "link_id": layer.link_id,
+        "snapshot": layer.snapshot,
         **path_fields(layer.diff_dir, "diff_dir"),
         "created_by": layer.created_by,
         "created": layer.created,
@@ -316,8 +327,10 @@ def extracted_document(done: Extracted, destination: str) -> Document:
 
 def inventory_document(inventory: Inventory) -> Document:
     return {
+        "stores": [source_document(source) for source in inventory.sources],
         "images": [
             {
+                "driver": item.driver,
                 "id": item.record.id,
                 "references": list(item.record.references),
                 "created": item.record.created,
@@ -330,6 +343,7 @@ def inventory_document(inventory: Inventory) -> Document:
         ],
         "containers": [
             {
+                "driver": item.driver,
                 "id": item.record.id,
                 "name": item.record.name,
                 "state": item.record.state,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from layerscope.analysis.inventory import Inventory
-from layerscope.model import Source
 from layerscope.report.style import Style
 from layerscope.report.table import bold_grid
-from layerscope.report.text import printable
+from layerscope.report.text import printable, storage
 
 
-def inventory_table(inventory: Inventory, source: Source, style: Style) -> str:
-    """Images, then containers."""
-    parts = []
-    if source.data_root is not None:
-        parts += [f"{'Storage':<10} {printable(source.data_root)} ({source.driver})", ""]
+def inventory_table(inventory: Inventory, style: Style) -> str:
+    """Images, then containers; which store has them, where there are several."""
+    several = len(inventory.sources) > 1
+    titles = ["Storage", *[""] * len(inventory.sources)]
+    parts = [f"{title:<10} {storage(source)}" for title, source in zip(titles, inventory.sources, strict=False)]
+    parts.append("")
     images = [
         [
+            *([str(item.driver)] if several else []),
             ", ".join(printable(name) for name in item.record.references) or "(no name)",
             style.id(item.record.id),
             str(len(item.record.diff_ids)),
@@ -25,10 +26,13 @@ def inventory_table(inventory: Inventory, source: Source, style: Style) -> str:
         ]
         for item in inventory.images
     ]
-    headers = ["IMAGE", "ID", "LAYERS", "SIZE", "SHARED", "TOP LAYER"]
-    parts.append(bold_grid(images, headers, {2, 3, 4}, style) if images else "No images.")
+    column = ["STORE"] if several else []
+    headers = [*column, "IMAGE", "ID", "LAYERS", "SIZE", "SHARED", "TOP LAYER"]
+    right = {len(column) + number for number in (2, 3, 4)}
+    parts.append(bold_grid(images, headers, right, style) if images else "No images.")
     containers = [
         [
+            *([str(item.driver)] if several else []),
             printable(item.record.name),
             style.id(item.record.id),
             item.record.state,
@@ -37,6 +41,6 @@ def inventory_table(inventory: Inventory, source: Source, style: Style) -> str:
         ]
         for item in inventory.containers
     ]
-    headers = ["CONTAINER", "ID", "STATE", "IMAGE", "UPPER LAYER"]
+    headers = [*column, "CONTAINER", "ID", "STATE", "IMAGE", "UPPER LAYER"]
     parts += ["", bold_grid(containers, headers, set(), style) if containers else "No containers."]
     return "\n".join(parts)

@@ -24,6 +24,7 @@ from layerscope.report.shapes import (
     HIDER,
     INDEX,
     LAYER,
+    SOURCE,
     TARGET,
     TEXT,
     TIME,
@@ -86,9 +87,12 @@ def _stack_schema(**more: Schema) -> Schema:
 
 
 def _ls() -> Schema:
+    driver = described(nullable(TEXT), "Of the store that has it.")
     return record(
+        stores=listed(SOURCE, "The one in use first."),
         images=listed(
             record(
+                driver=driver,
                 id=DIGEST,
                 references=listed(TEXT),
                 created=nullable(TIME),
@@ -100,6 +104,7 @@ def _ls() -> Schema:
         ),
         containers=listed(
             record(
+                driver=driver,
                 id=TEXT,
                 name=TEXT,
                 state=TEXT,
@@ -177,11 +182,7 @@ def schema_of(name: str) -> Schema:
         "schema_version": {"const": SCHEMA_VERSION},
         "layerscope_version": TEXT,
         "command": {"const": name},
-        "source": record(
-            kind={"type": "string", "enum": ["docker-api", "data-root", "mount"]},
-            driver=nullable(TEXT),
-            data_root=nullable(TEXT),
-        ),
+        "source": SOURCE,
     }
     return {
         **title,

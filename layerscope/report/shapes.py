@@ -92,19 +92,30 @@ VERSION: Final = path_record(
     device=described(nullable(TEXT), "major:minor of a device node."),
     hides=described(COUNT, "Lower versions of this very path that it hides; a directory counts as one."),
 )
+SOURCE: Final = record(
+    kind={"type": "string", "enum": ["docker-api", "data-root", "mount"]},
+    driver=nullable(TEXT),
+    data_root=nullable(TEXT),
+    containerd_root=described(nullable(TEXT), "Where containerd keeps its data, for the containerd image store."),
+    in_use=described(nullable(FLAG), "Whether a running engine uses it. Null: none was asked."),
+)
 LAYER: Final = record(
     ("changed", "diff_dir_b64"),
     index=INDEX,
     role=one_of(Role),
     diff_id=nullable(DIGEST),
     chain_id=nullable(DIGEST),
-    cache_id=described(nullable(TEXT), "Name of the directory in overlay2/."),
+    cache_id=described(nullable(TEXT), "Name of the directory in overlay2/, or in the snapshotter's snapshots/."),
     link_id=described(nullable(TEXT), "Name of the link in overlay2/l/."),
+    snapshot=described(nullable(TEXT), "Key of the snapshot in its containerd namespace."),
     diff_dir=described(TEXT, "Where the layer's content lies on this machine."),
     diff_dir_b64=BASE64,
     created_by=nullable(TEXT),
     created=nullable(TIME),
-    recorded_bytes=described(nullable(COUNT), "Size as the engine recorded it when it made the layer."),
+    recorded_bytes=described(
+        nullable(COUNT),
+        "Size as recorded when the layer was made: on overlay2 of its files, in containerd the disk space.",
+    ),
     size_bytes=described(
         nullable(COUNT), "As Docker counts: everything but directories, each inode once. Null: not counted."
     ),

@@ -12,7 +12,7 @@ from layerscope.overlay.resolve import Reason
 from layerscope.report.path_tables import CHANGE_LETTERS, LOOKS, difference_line
 from layerscope.report.style import Style
 from layerscope.report.table import bold_grid, fit_last
-from layerscope.report.text import amount, instruction, plural, printable, shown_path
+from layerscope.report.text import amount, instruction, plural, printable, shown_path, storage
 
 
 def inspection_table(found: Inspection, source: Source, style: Style, only_layer: int | None) -> str:
@@ -42,8 +42,8 @@ def _heading(target: Target, source: Source, style: Style) -> str:
         image = printable(target.image or style.id(target.image_id))
         lines.append(f"{'Image':<10} {image}")
         lines.append(f"{'State':<10} {target.state}")
-    if source.data_root is not None:
-        lines.append(f"{'Storage':<10} {printable(source.data_root)} ({source.driver})")
+    if source.storage is not None:
+        lines.append(f"{'Storage':<10} {storage(source)}")
     return "\n".join(lines)
 
 

@@ -6,6 +6,8 @@ import os
 import re
 from typing import Final
 
+from layerscope.model import Source
+
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _NOP: Final = "/bin/sh -c #(nop) "
 _SHELL: Final = re.compile(r"/bin/(?:sh|bash|ash) -\w*c ")
@@ -104,3 +106,9 @@ def instruction(created_by: str | None) -> str:
         if shell is not None:
             text = "RUN " + command[shell.end() :]
     return printable(_BLANKS.sub(" ", text).strip())
+
+
+def storage(source: Source) -> str:
+    """Where a store keeps its layers, its driver, and whether it is the one that an engine left behind."""
+    left = ", not in use" if source.in_use is False else ""
+    return f"{printable(source.storage or '-')} ({source.driver}{left})"

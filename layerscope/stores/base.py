@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from layerscope.errors import AmbiguousTargetError, TargetNotFoundError
@@ -34,7 +34,7 @@ class Store(Protocol):
 
     @property
     def parts(self) -> Sequence[Store]:
-        """Itself; or the stores that it is made of, and the first of those is in use."""
+        """Itself; or the stores that it is made of, the one in use first."""
         ...
 
     def images(self) -> Sequence[ImageRecord]:
@@ -97,17 +97,37 @@ def find_record(store: Store, text: str, kind: TargetKind | None = None) -> Reco
         # An image, too, may be called `image` or `container`, and `image:1` then means its tag.
         exact += [image for image in _images_named(store.images(), typed) if image not in exact]
     found = exact or _by_prefix(images, containers, text)
+    if len(found) > 1:
+        found = _in_use(store, found) or found
     if len(found) == 1:
         return found[0]
     if found:
         raise AmbiguousTargetError(
-            f'"{text}" fits {len(found)} images or containers: {_list(found)}',
+            f'"{text}" fits {len(found)} images or containers: {_list(found, _drivers(store))}',
             _how_to_choose(found, text),
         )
     for record in store.broken():
         if kind in (None, record.kind) and _fits(record, text):
             raise record.error
     raise TargetNotFoundError(f"no {_searched(kind)} is called {text!r}", _suggest(text, images, containers))
+
+
+def _in_use(store: Store, found: Sequence[Record]) -> list[Record]:
+    """Those in the store that the engine uses, where it is known: what Docker means by the name."""
+    first = store.parts[0]
+    ids = {record.id for record in _records(first)} if first.source.in_use else set()
+    return [record for record in found if record.id in ids]
+
+
+def _drivers(store: Store) -> dict[str, str]:
+    """Which store has a record, by its id; nothing where there is only one."""
+    if len(store.parts) == 1:
+        return {}
+    return {record.id: str(part.source.driver) for part in store.parts for record in _records(part)}
+
+
+def _records(store: Store) -> list[Record]:
+    return [*store.images(), *store.containers()]
 
 
 def _images_named(images: Sequence[ImageRecord], text: str) -> list[ImageRecord]:
@@ -142,17 +162,18 @@ def _searched(kind: TargetKind | None) -> str:
     return kind.value if kind else "image or container"
 
 
-def _list(found: Sequence[Record]) -> str:
-    shown = [_describe(record) for record in found[:MOST_CANDIDATES]]
+def _list(found: Sequence[Record], drivers: Mapping[str, str]) -> str:
+    shown = [_describe(record, drivers.get(record.id)) for record in found[:MOST_CANDIDATES]]
     more = len(found) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _describe(record: Record) -> str:
+def _describe(record: Record, driver: str | None) -> str:
+    kind, name = "container", record.name
     if isinstance(record, ImageRecord):
-        name = f" ({record.references[0]})" if record.references else ""
-        return f"image {short_id(record.id)}{name}"
-    return f"container {short_id(record.id)} ({record.name})"
+        kind, name = "image", record.references[0] if record.references else ""
+    beside = ", ".join(part for part in (name, driver) if part)
+    return f"{kind} {short_id(record.id)}" + (f" ({beside})" if beside else "")
 
 
 def _how_to_choose(found: Sequence[Record], text: str) -> str:

@@ -128,7 +128,7 @@ class DockerApiStore:
 
     @property
     def source(self) -> Source:
-        return replace(self.disk.source, kind="docker-api")
+        return replace(self.disk.source, kind="docker-api", in_use=True)
 
     def images(self) -> list[ImageRecord]:
         return self._images

@@ -133,7 +133,7 @@ class _Opener:
         left = self._beside(root, locate.containerd_beside(root))
         disk = self._overlay2(root, beside=left is not None, userxattr=userxattr)
         other = self._containerd(*left, docker=root, beside=True) if left is not None else None
-        return _together([DockerApiStore(engine, disk, self.warn)], [other] if other is not None else [])
+        return _together([DockerApiStore(engine, disk, self.warn)], _left_behind(other))
 
     def _containerd_engine(self, engine: Engine, root: DataRoot, info: dict[str, Any]) -> Store:
         places = locate.containerd_of_engine(root, info)
@@ -146,9 +146,8 @@ class _Opener:
                 f"look for {META}, and name the directory above: --data-root {root.path} --containerd-root DIR",
             )
         disk = self._containerd(*found, docker=root, beside=left)
-        return _together(
-            [DockerApiStore(engine, disk, self.warn)], [self._overlay2(root, beside=True)] if left else []
-        )
+        other = self._overlay2(root, beside=True) if left else None
+        return _together([DockerApiStore(engine, disk, self.warn)], _left_behind(other))
 
     # -- the parts -------------------------------------------------------------------------------------------
 
@@ -211,6 +210,14 @@ class _Opener:
 
 def _empty(places: Sequence[DataRoot]) -> tuple[DataRoot, Namespace] | None:
     return (places[0], Namespace((), (), ())) if places else None
+
+
+def _left_behind(disk: Overlay2Store | ContainerdStore | None) -> list[Store]:
+    """The store that the running engine does not use."""
+    if disk is None:
+        return []
+    disk.source = replace(disk.source, in_use=False)
+    return [disk]
 
 
 def _together(in_use: Sequence[Store], left: Sequence[Store]) -> Store:

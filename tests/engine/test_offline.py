@@ -55,9 +55,9 @@ COMMANDS = [
 
 
 def comparable(result: Result, root: Path | None = None) -> Any:
-    """A document without its source, and with paths below ``root`` as if they were at /ROOT."""
+    """A document without its sources, and with paths below ``root`` as if they were at /ROOT."""
     text = result.out.replace(json.dumps(str(root))[1:-1], "/ROOT") if root else result.out
-    return {key: value for key, value in json.loads(text).items() if key != "source"}
+    return {key: value for key, value in json.loads(text).items() if key not in ("source", "stores")}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

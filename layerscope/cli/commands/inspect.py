@@ -47,7 +47,7 @@ def ls(
 
     inventory = take_inventory(session.store, session.cautions, intermediate=all_images)
     session.answer(
-        lambda: inventory_table.inventory_table(inventory, session.source, session.style),
+        lambda: inventory_table.inventory_table(inventory, session.style),
         lambda: document.inventory_document(inventory),
     )
 
