@@ -39,7 +39,7 @@ class Tar:
 
     def __init__(self, format: int = tarfile.PAX_FORMAT) -> None:
         self.buffer = io.BytesIO()
-        self.tar = tarfile.open(fileobj=self.buffer, mode="w", format=format)
+        self.tar = tarfile.TarFile(fileobj=self.buffer, mode="w", format=format)
 
     def add(self, name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: Any) -> Tar:
         info = tarfile.TarInfo(name)
