@@ -79,7 +79,12 @@ class Engine:
         self.images.append(BASE)
 
     def build(
-        self, tag: str, dockerfile: str, *, buildkit: bool = False, files: dict[str, bytes] | None = None
+        self,
+        tag: str,
+        dockerfile: str,
+        *options: str,
+        buildkit: bool = False,
+        files: dict[str, bytes] | None = None,
     ) -> str:
         """Build an image from the text of a Dockerfile; ``BASE`` in it is the base image."""
         with tempfile.TemporaryDirectory() as context:
@@ -93,6 +98,7 @@ class Engine:
                 "--no-cache",
                 f"--build-arg=BASE={BASE}",
                 f"--tag={tag}",
+                *options,
                 context,
                 DOCKER_BUILDKIT="1" if buildkit else "0",
             )

@@ -101,5 +101,9 @@ class Findings:
                 finding,
                 created_by=shown(finding.created_by),
                 hidden_by=hider._replace(created_by=shown(hider.created_by)) if hider is not None else None,
-                also_in=tuple(sorted(self._holders[key][1:], key=lambda one: (one.kind, one.name, one.id or ""))),
+                also_in=tuple(sorted(self._holders[key][1:], key=_holder_order)),
             )
+
+
+def _holder_order(holder: Holder) -> tuple[int, str, str]:
+    return (list(TargetKind).index(holder.kind), holder.name, holder.id or "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -25,12 +27,15 @@ _LOOKS: Final = {Confidence.HIGH: "red", Confidence.MEDIUM: "yellow", Confidence
 _VERBS: Final = {
     Reason.WHITEOUT: "deleted by",
     Reason.OPAQUE: "replaced by",
-    Reason.OVERWRITTEN: "rewritten by",
+    Reason.OVERWRITTEN: "overwritten by",
     Reason.REPLACED: "replaced by",
     Reason.UNREADABLE: "blocked by",
 }
 _KINDS: Final = {TargetKind.IMAGE: "Image", TargetKind.CONTAINER: "Container", TargetKind.MOUNT: "Overlay"}
 INDENT: Final = "    "
+LABEL: Final = len("overwritten by")
+WIDEST_TEXT: Final = 100
+_CONTENT_HASH: Final = re.compile(r"\b(file|dir|multi):([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
 def audit_table(found: Audit, selection: Selection, style: Style) -> str:
@@ -44,7 +49,7 @@ def audit_table(found: Audit, selection: Selection, style: Style) -> str:
         if findings:
             parts += [_heading(target, style), "", *_files(findings, style)]
     if selection.findings:
-        parts += [style.paint("What to do", "bold"), *_hints(selection.findings), ""]
+        parts += [style.paint("What to do", "bold"), *_hints(selection.findings, style), ""]
     return "\n".join([*parts, *_summary(found, selection, style)])
 
 
@@ -80,18 +85,21 @@ def _block(findings: Sequence[Finding], style: Style) -> Iterator[str]:
     path = shown_path(first.path) + (f":{lines}" if lines else "")
     look = "red" if first.exposure in (Exposure.DELETED, Exposure.OVERWRITTEN) else "yellow"
     yield f"  {style.paint(first.exposure.value, look)}  {style.paint(path, 'bold')}"
+    narrower = replace(style, width=style.width - len(INDENT))
     rows = [
         [
-            INDENT[:-2] + style.paint(one.confidence.value, _LOOKS[one.confidence]),
+            style.paint(one.confidence.value, _LOOKS[one.confidence]),
+            printable(one.rule_id),
             _value(one),
-            one.rule_id,
             printable(one.title),
         ]
         for one in findings
     ]
-    yield from fit_last(rows, ["", "", "", ""], set(), style).splitlines()[1:]
+    for line in fit_last(rows, ["", "", "", ""], set(), narrower).splitlines()[1:]:
+        yield INDENT + line
+    room = max(style.width - len(INDENT) - LABEL - 2, 20)
     for label, text in _origin(first, style):
-        yield f"{INDENT}{label:<12}  {style.fit(text, max(style.width - 18, 20)) if label != 'on disk' else text}"
+        yield f"{INDENT}{label:<{LABEL}}  {text if label == 'on disk' else style.fit(text, room)}"
 
 
 def _value(finding: Finding) -> str:
@@ -106,7 +114,8 @@ def _origin(finding: Finding, style: Style) -> Iterator[tuple[str, str]]:
     if finding.exposure is Exposure.CONFIG:
         if finding.created_by:
             where = f"layer {layer.index}  " if layer is not None else ""
-            yield "set by", where + instruction(finding.created_by)
+            label = "passed to" if ".argument." in finding.path else "in step" if layer is not None else "set by"
+            yield label, where + _short(instruction(finding.created_by))
     elif layer is not None:
         yield "added by", _step(layer, finding.created_by, style)
     if hider is not None:
@@ -122,7 +131,12 @@ def _origin(finding: Finding, style: Style) -> Iterator[tuple[str, str]]:
 
 
 def _step(layer: Layer, created_by: str | None, style: Style) -> str:
-    return f"layer {layer.index}  {style.layer(replace(layer, created_by=created_by))}"
+    return f"layer {layer.index}  {_short(style.layer(replace(layer, created_by=created_by)))}"
+
+
+def _short(step: str) -> str:
+    """The legacy builder names what it copies by its hash, and only then where to: cut the hash."""
+    return _CONTENT_HASH.sub(r"\1:\2", step)
 
 
 def _hiding(finding: Finding, hider: HiddenBy, style: Style) -> str:
@@ -138,23 +152,36 @@ def _name(holder: Holder) -> str:
 # -- what to do, and the sum ---------------------------------------------------------------------------------
 
 
-def _hints(findings: Iterable[Finding]) -> Iterator[str]:
+def _hints(findings: Iterable[Finding], style: Style) -> Iterator[str]:
     """A hint for each kind of exposure that there is."""
     findings = list(findings)
     exposures = {finding.exposure for finding in findings}
     roles = {finding.layer.role for finding in findings if finding.layer is not None}
-    yield "  Rotate these secrets first: whoever has pulled the image has them."
+    hints = ["Rotate these secrets first: whoever has pulled the image has them."]
     if exposures & {Exposure.DELETED, Exposure.OVERWRITTEN}:
-        yield "  deleted, overwritten: the step that wrote it must not. Mount it instead (RUN --mount=type=secret),"
-        yield "      or write it in a stage that is not the last. Then rebuild, and remove the old image with"
-        yield "      `docker rmi` and `docker builder prune`: its layer stays on disk as long as anything uses it."
+        hints.append(
+            "Deleted or overwritten: no later step can undo the step that wrote it. Mount it there instead"
+            " (RUN --mount=type=secret), or write it in a stage that is not the last, and rebuild. The old layer"
+            " stays on disk until nothing uses it: `docker rmi` the old image, then `docker builder prune`."
+        )
     if Exposure.CONFIG in exposures:
-        yield "  config: ENV, LABEL and ARG stay in the image for good. Pass it when the container starts"
-        yield "      (--env-file, Compose secrets), or to a build step with RUN --mount=type=secret."
+        hints.append(
+            "In the configuration: ENV, LABEL and ARG stay in the image for good. Pass it when the container starts"
+            " (--env-file, Compose secrets), or to a build step with RUN --mount=type=secret."
+        )
     if Exposure.VISIBLE in exposures:
-        yield "  visible: keep the file out of the build (.dockerignore) and mount it when the container starts."
+        hints.append(
+            "Visible: keep the file out of the build (.dockerignore), and mount it when the container starts."
+        )
     if Role.UPPER in roles:
-        yield "  upper layer: it goes with the container (`docker rm`); `docker commit` would keep it for good."
+        hints.append(
+            "In a container's upper layer: it goes with the container (`docker rm`); `docker commit` would keep it."
+        )
+    width = min(style.width, WIDEST_TEXT)
+    for hint in hints:
+        yield from textwrap.wrap(
+            hint, width, initial_indent="  - ", subsequent_indent=INDENT, break_on_hyphens=False
+        )
 
 
 def _summary(found: Audit, selection: Selection, style: Style) -> list[str]:

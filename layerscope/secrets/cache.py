@@ -87,12 +87,12 @@ class LayerCache:
 
     def put(self, key: Key, scan: LayerScan) -> None:
         """Keep a result. Where that can't be, the next run scans again; one warning says so."""
-        name = _name(key)
+        name, content = _name(key), json.dumps(_to_record(key, scan))
         temporary = None
         try:
             handle, temporary = tempfile.mkstemp(prefix=".new-", dir=f"/proc/self/fd/{self._fd}")  # mode 0600
             with open(handle, "w", encoding="ascii") as file:
-                json.dump(_to_record(key, scan), file)
+                file.write(content)
             os.replace(temporary, name, dst_dir_fd=self._fd)
         except OSError as error:
             if temporary is not None:
