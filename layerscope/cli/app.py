@@ -118,7 +118,7 @@ class Group(TyperGroup):
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split()).rstrip(".")
+    return " ".join(message.split()).rstrip(".").replace(": Value error, ", ": ")  # Pydantic's words
 
 
 def report_error(message: str, hint: str | None) -> None:
