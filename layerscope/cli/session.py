@@ -109,7 +109,9 @@ class Session:
         )
 
     def allow(self, *formats: Format) -> None:
-        """Refuse a format that the command does not have."""
+        """Refuse a format that the command does not have; one that the environment wishes for is no order."""
+        if self.format not in formats and not {"format", "json"} & self.explicit:
+            self.format = Format.TABLE
         if self.format not in formats:
             raise UsageError(f"`{self.command}` has no {self.format} output", f"it has: {', '.join(formats)}")
 
