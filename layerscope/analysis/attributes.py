@@ -98,7 +98,8 @@ def differing_attributes(path: str, header: Header, stat: os.stat_result, owners
         expected = (header.uid + owners.shift[0], header.gid + owners.shift[1])
         if (stat.st_uid, stat.st_gid) != expected:
             yield Difference(path, Problem.OWNER, f"{expected[0]}:{expected[1]}", f"{stat.st_uid}:{stat.st_gid}")
-    if not _same_time(header, stat.st_mtime_ns):
+    # To unpack, the engine makes a directory in the layer's root and removes it (chrootarchive, ``.pivot_root``).
+    if path and not _same_time(header, stat.st_mtime_ns):
         yield Difference(path, Problem.MTIME, str(header.mtime_ns), str(stat.st_mtime_ns))
 
 

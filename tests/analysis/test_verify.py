@@ -106,7 +106,7 @@ def test_intact_layers_are_ok(root: FakeRoot, offline: Offline, buildkit: bool) 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_tar_format_is_understood(root: FakeRoot, offline: Offline, format: int) -> None:
-    tar = Tar(format).directory("./").directory("./d").file("./d/x", "x").symlink("d/l", "/etc/" + "t" * 90)
+    tar = Tar(format).directory("./", mode=0o711).directory("./d").file("./d/x", "x").symlink("d/l", "/etc/" + "t" * 90)
     if format != tarfile.USTAR_FORMAT:
         tar.file("d/" + "n" * 200, "long").symlink("d/s", "/" + "t" * 300).file("d/old", "x", mtime=2**33 + 1)
     tar_image(root, "app:1", [tar.bytes()])
