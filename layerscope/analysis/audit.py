@@ -18,7 +18,6 @@ from layerscope.model import Caution, DiffId, Layer, Role, Stack, Target, Tick, 
 from layerscope.secrets.cache import Key, LayerCache, is_cacheable
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.hits import Hit, LayerScan, hit_of
-from layerscope.secrets.rules import RuleSet
 from layerscope.secrets.scan import LayerSource, scan_layers
 
 
@@ -63,8 +62,6 @@ class Means:
     """What an audit works with."""
 
     scanner: Scanner
-    rules: RuleSet
-    """What ``scanner`` finds by."""
     masking: Scanner
     """Finds secrets in instructions: by all rules, whatever was asked for."""
     jobs: int = 1
@@ -131,9 +128,7 @@ def _scan(
         if known is not None:
             scans[source] = known
     missing = [source for source in wanted if source not in scans]
-    for index, scan in scan_layers(
-        missing, means.scanner, means.rules, jobs=means.jobs, reveal=means.reveal, tick=tick
-    ):
+    for index, scan in scan_layers(missing, means.scanner, jobs=means.jobs, reveal=means.reveal, tick=tick):
         source = missing[index]
         scans[source] = scan
         key = keys.get(source)

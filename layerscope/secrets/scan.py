@@ -7,7 +7,6 @@ file that can't be read is noted with the reason and ends nothing.
 from __future__ import annotations
 
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,6 @@ from layerscope.overlay.tree import Directory, LayerTree
 from layerscope.secrets.engine import FileScan, Scanner
 from layerscope.secrets.hits import Hit, LayerScan, Skip, hit_of
 from layerscope.secrets.layer_files import LayerFile, LayerFiles
-from layerscope.secrets.rules import RuleSet
 from layerscope.secrets.sections import Section, sections
 from layerscope.workers import run
 
@@ -27,6 +25,8 @@ SMALL_BYTES: Final = 1 << 20
 """Files up to this size are read whole, and scanned many at a time."""
 BATCH_BYTES: Final = 8 << 20
 BATCH_FILES: Final = 1000
+HEAD_BYTES: Final = 8000
+"""A zero byte among so many first ones makes a file binary."""
 CHANGED: Final = "changed while it was read"
 
 
@@ -84,7 +84,6 @@ class _Layer:
 def scan_layers(
     sources: Sequence[LayerSource],
     scanner: Scanner,
-    rules: RuleSet,
     *,
     jobs: int,
     reveal: bool = False,
@@ -92,7 +91,7 @@ def scan_layers(
 ) -> Iterator[tuple[int, LayerScan]]:
     """Yield the index of each source with its result, as they are done.
 
-    ``scanner`` finds by ``rules``. ``tick`` is called with the number of files scanned since it was called last.
+    ``tick`` is called with the number of files scanned since it was called last.
     Raises WorkerDiedError.
     """
     layers = [_Layer(LayerFiles(LayerTree(source.directory, source.family))) for source in sources]
@@ -104,7 +103,7 @@ def scan_layers(
             tasks.append(task)
 
     def make() -> Callable[[_Task], _Part]:
-        return _Worker(sources, scanner, rules, reveal).scan
+        return _Worker(sources, scanner, reveal).scan
 
     refill()
     alone = jobs == 1 or len(tasks) < 2
@@ -143,10 +142,9 @@ def _tasks(layers: Sequence[_Layer]) -> Iterator[_Task]:
 class _Worker:
     """Reads and scans batches of files. One process each."""
 
-    def __init__(self, sources: Sequence[LayerSource], scanner: Scanner, rules: RuleSet, reveal: bool) -> None:
+    def __init__(self, sources: Sequence[LayerSource], scanner: Scanner, reveal: bool) -> None:
         self._scanner = scanner
         self._reveal = reveal
-        self._path_patterns = _path_patterns(rules)
         self._trees = [LayerTree(source.directory, source.family) for source in sources]
 
     def scan(self, task: _Task) -> _Part:
@@ -188,7 +186,7 @@ class _Worker:
         return content
 
     def _scan_small(self, part: _Part, small: Sequence[tuple[LayerFile, bytes]]) -> None:
-        jobs = [(paths, content) for file, content in small for paths in self._alike(file)]
+        jobs = [(paths, content) for file, content in small for paths in _alike(file, content[:HEAD_BYTES])]
         try:
             scans = self._scanner.scan_small([(paths[0], content) for paths, content in jobs])
         except Exception:
@@ -199,7 +197,7 @@ class _Worker:
             self._take(part, paths, scan)
 
     def _scan_large(self, part: _Part, file: LayerFile, fd: int, stat: os.stat_result) -> None:
-        for paths in self._alike(file):
+        for paths in _alike(file, os.pread(fd, HEAD_BYTES, 0)):
             self._guarded(part, paths, partial(self._scan_sections, fd, stat))
 
     def _scan_content(self, content: bytes, path: str) -> FileScan:
@@ -230,23 +228,19 @@ class _Worker:
             part.hits += (hit_of(match, path, member, reveal=self._reveal) for match in scan.matches)
         part.skips += (Skip(one.path, one.reason, lasting=True) for one in scan.omissions)
 
-    def _alike(self, file: LayerFile) -> list[list[str]]:
-        """The file's paths, those together that no rule tells apart: one scan is enough for them."""
-        if not file.others:
-            return [[file.path]]
-        alike: dict[tuple[bool, ...], list[str]] = {}
-        for path in (file.path, *file.others):
-            place = os.fsencode(path)
-            alike.setdefault(tuple(bool(one.search(place)) for one in self._path_patterns), []).append(path)
-        return list(alike.values())
 
+def _alike(file: LayerFile, head: bytes) -> list[list[str]]:
+    """The file's paths, those together that need one scan.
 
-def _path_patterns(rules: RuleSet) -> list[re.Pattern[bytes]]:
-    """All that the rules say about paths."""
-    found = [rule.path for rule in rules.rules if rule.path]
-    for rule in rules.rules:
-        found += (pattern for one in rules.allowlists_for(rule) for pattern in one.paths)
-    return list(dict.fromkeys(found))
+    What a text means depends on its name in many ways; what a binary file holds, on its extension at most.
+    """
+    paths = [file.path, *file.others]
+    if len(paths) == 1 or b"\0" not in head:
+        return [[path] for path in paths]
+    alike: dict[str, list[str]] = {}
+    for path in paths:
+        alike.setdefault(os.path.splitext(path)[1], []).append(path)
+    return list(alike.values())
 
 
 def _whole(fd: int, size: int) -> bytes:

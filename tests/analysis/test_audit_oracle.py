@@ -35,9 +35,8 @@ paths = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)
 
 @cache
 def means() -> Means:
-    rules = own_rules().select(only=["github-personal-access-token"])
-    scanner = Scanner(rules)
-    return Means(scanner, rules, scanner, jobs=1, reveal=True)
+    scanner = Scanner(own_rules().select(only=["github-personal-access-token"]))
+    return Means(scanner, scanner, jobs=1, reveal=True)
 
 
 def _write(root: Path, path: str, other: str, number: int) -> None:

@@ -216,7 +216,7 @@ def _means(
         every = {rule.id: rule for rule in (*known.rules, *own_rules().rules)}
         masking = Scanner(RuleSet(tuple(every.values()), own_rules().allowlists), cache_dir=place)
     session.say(f"scanning by {len(rules.rules)} rules with {scanner.engine}")
-    return Means(scanner, rules, masking, jobs or usable_cores(), reveal, cache)
+    return Means(scanner, masking, jobs or usable_cores(), reveal, cache)
 
 
 def _subjects(session: Session, targets: list[str] | None, everything: bool) -> tuple[list[Subject], list[Skipped]]:
