@@ -227,13 +227,24 @@ class Directory:
                     raise
         return found
 
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Errors name the entry's whole path: the kernel was only told the name."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.on_disk(name)
+            raise
+
     def readlink(self, name: str) -> str:
-        return os.readlink(name, dir_fd=self.fd())
+        with self._naming(name):
+            return os.readlink(name, dir_fd=self.fd())
 
     @contextmanager
     def open_file(self, name: str) -> Iterator[int]:
         """A descriptor of a regular file. Raises OSError, also when it is something else by now."""
-        fd = open_untouched(name, FILE, self.fd())
+        with self._naming(name):
+            fd = open_untouched(name, FILE, self.fd())
         try:
             if not st.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", self.on_disk(name))

@@ -175,7 +175,6 @@ def test_file_that_becomes_something_else_is_not_read(tmp_path: Path, other: Nod
     assert [code for code, _ in cautions_of_a_swap(tmp_path, other)] == ["unreadable-file"]
 
 
-@pytest.mark.xfail(strict=True, reason="an OSError of tree.Directory names the file without its path")
 def test_warning_about_a_file_names_its_whole_path(tmp_path: Path) -> None:
     assert cautions_of_a_swap(tmp_path, symlink("elsewhere")) == [("unreadable-file", str(tmp_path / "layer0/f"))]
 
