@@ -11,7 +11,7 @@ import binascii
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from layerscope.secrets.checks import private_key_cipher
 from layerscope.secrets.match import Confidence
@@ -23,6 +23,7 @@ from layerscope.secrets.placeholders import (
 )
 from layerscope.secrets.rules import Rule
 
+ELF: Final = b"\x7fELF"
 BEFORE: Final = 80
 """How many bytes before a match are looked at for the rest of its key."""
 
@@ -53,11 +54,18 @@ class Verdict:
     detail: str | None = None
 
 
-Judge = Callable[[re.Match[bytes], Rule, bytes], Verdict | None]
-"""Judges a match by its text and the path of its file; None when it is no secret."""
+class Site(NamedTuple):
+    """The file that holds a match: its path, and its first bytes."""
+
+    path: bytes
+    head: bytes
 
 
-def judge_assignment(match: re.Match[bytes], rule: Rule, path: bytes) -> Verdict | None:
+Judge = Callable[[re.Match[bytes], Rule, Site], Verdict | None]
+"""Judges a match by its text and its file; None when it is no secret."""
+
+
+def judge_assignment(match: re.Match[bytes], rule: Rule, site: Site) -> Verdict | None:
     """A value after a key whose name speaks of secrets."""
     value = match["secret"]
     key = _key(match)
@@ -68,11 +76,11 @@ def judge_assignment(match: re.Match[bytes], rule: Rule, path: bytes) -> Verdict
     if b" " in value.strip():
         return None  # prose
     quoted = rule.id != "assignment-unquoted"
-    if _CONFIGURATION.search(path):
+    if _CONFIGURATION.search(site.path):
         if _in_comment(match):
             return Verdict(Confidence.LOW) if is_random(value) else None
         return Verdict(Confidence.MEDIUM if is_random(value) else Confidence.LOW)
-    if is_random(value) and (quoted or _SCRIPT.search(path)):
+    if is_random(value) and (quoted or _SCRIPT.search(site.path)):
         return Verdict(Confidence.LOW)
     return None
 
@@ -91,13 +99,13 @@ def _in_comment(match: re.Match[bytes]) -> bool:
     return _COMMENT.match(match.string[start : match.start()]) is not None
 
 
-def judge_value(match: re.Match[bytes], rule: Rule, _path: bytes) -> Verdict | None:
+def judge_value(match: re.Match[bytes], rule: Rule, _site: Site) -> Verdict | None:
     """A value whose place leaves no doubt, unless it is a placeholder."""
     value = match["secret"]
     return None if is_placeholder(value) or is_code_or_location(value) else Verdict(rule.confidence)
 
 
-def judge_url_password(match: re.Match[bytes], rule: Rule, _path: bytes) -> Verdict | None:
+def judge_url_password(match: re.Match[bytes], rule: Rule, _site: Site) -> Verdict | None:
     """The password of a URL: examples in documentation use plain words, often that of the user."""
     value, user = match["secret"], match["user"]
     if is_placeholder(value) or _REFERENCE_HOST.search(match["host"]) or is_code_or_location(value):
@@ -112,7 +120,7 @@ _REFERENCE_HOST: Final = re.compile(
 )
 
 
-def judge_basic_authorization(match: re.Match[bytes], rule: Rule, _path: bytes) -> Verdict | None:
+def judge_basic_authorization(match: re.Match[bytes], rule: Rule, _site: Site) -> Verdict | None:
     """``user:password`` in base64."""
     try:
         user, separator, password = base64.b64decode(match["secret"], validate=True).partition(b":")
@@ -123,8 +131,14 @@ def judge_basic_authorization(match: re.Match[bytes], rule: Rule, _path: bytes) 
     return Verdict(rule.confidence if not is_plain_word_or_number(password) else Confidence.LOW)
 
 
-def judge_private_key(match: re.Match[bytes], rule: Rule, _path: bytes) -> Verdict | None:
-    """A private key is a smaller danger while a passphrase protects it."""
+def judge_private_key(match: re.Match[bytes], rule: Rule, site: Site) -> Verdict | None:
+    """A private key is a smaller danger while a passphrase protects it.
+
+    In a compiled library it mostly is a published key for its self-tests (libgnutls has ten).
+    """
+    before = match.string[max(0, match.start() - 1) : match.start()]
+    if site.head == ELF and before == b"\0":
+        return Verdict(Confidence.LOW, "a string of a program")
     cipher = private_key_cipher(match[0])
     return (
         Verdict(Confidence.MEDIUM, f"protected by a passphrase, {cipher}") if cipher else Verdict(rule.confidence)

@@ -10,15 +10,18 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
-from layerscope.secrets.assignments import JUDGES, Judge, Verdict
+from layerscope.secrets.assignments import JUDGES, Judge, Site, Verdict
 from layerscope.secrets.checks import CHECKS, entropy
 from layerscope.secrets.match import Confidence
 from layerscope.secrets.pattern import WIDEST, Data
 from layerscope.secrets.places import WIDE, Spans, merge
 from layerscope.secrets.rules import KEYWORD_REACH, Allowlist, Rule, RuleSet
 
+MOST_PER_RULE: Final = 1000
+"""More matches of one rule in one file are not listed; an omission says so."""
 LINE_REACH: Final = 1024
 """How much of a match's line an allow list sees on either side of it."""
 
@@ -44,6 +47,8 @@ class Part:
 
     start: int
     stop: int
+    head: bytes
+    """The first four bytes of the file."""
     floors: dict[int, int] = field(default_factory=dict)
 
 
@@ -75,16 +80,15 @@ class Confirmer:
 
     def confirm(self, data: Data, spans: Spans, path: str, part: Part | None = None) -> Iterator[Found]:
         """What the rules find at the places ``spans``, by rule and offset."""
-        place = os.fsencode(path)
-        part = part or Part(0, len(data))
+        part = part or Part(0, len(data), bytes(data[:4]))
+        site = Site(os.fsencode(path), part.head)
         for index in sorted(spans.keys() - {WIDE}):
             prepared = self._prepared[index]
-            if prepared is None or (prepared.rule.path and not prepared.rule.path.search(place)):
+            if prepared is None or (prepared.rule.path and not prepared.rule.path.search(site.path)):
                 continue
-            for match in _matches(prepared, index, data, spans[index], part):
-                found = _judged(prepared, match, data, place)
-                if found:
-                    yield found
+            matches = _matches(prepared, index, data, spans[index], part)
+            judged = (_judged(prepared, match, data, site) for match in matches)
+            yield from islice(filter(None, judged), MOST_PER_RULE + 1)
 
 
 def _matches(
@@ -108,7 +112,7 @@ def _matches(
     part.floors[index] = floor
 
 
-def _judged(prepared: _Prepared, match: re.Match[bytes], data: Data, path: bytes) -> Found | None:
+def _judged(prepared: _Prepared, match: re.Match[bytes], data: Data, site: Site) -> Found | None:
     rule = prepared.rule
     group = _secret_group(match, rule)
     start, end = match.span(group)
@@ -119,13 +123,13 @@ def _judged(prepared: _Prepared, match: re.Match[bytes], data: Data, path: bytes
         return None
     if rule.check and not CHECKS[rule.check](value):
         return None
-    verdict = prepared.judge(match, rule, path) if prepared.judge else Verdict(rule.confidence)
+    verdict = prepared.judge(match, rule, site) if prepared.judge else Verdict(rule.confidence)
     if verdict is None:
         return None
     if prepared.allowlists:
         line = _line(data, match.start(), match.end())
         whole = bytes(match[0])
-        if any(one.allows(path, value, whole, line) for one in prepared.allowlists):
+        if any(one.allows(site.path, value, whole, line) for one in prepared.allowlists):
             return None
     return Found(rule, titled(rule, verdict), verdict.confidence, start, end, value)
 

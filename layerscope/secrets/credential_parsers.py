@@ -18,6 +18,8 @@ from layerscope.secrets.placeholders import is_placeholder
 from layerscope.secrets.rules import Rule
 
 _MOST_ENTRIES: Final = 100_000
+_MOST_SECRETS: Final = 1001
+"""One more than the scanner lists: it then says that there are more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def json_keys(data: bytes, _rule: Rule) -> Iterator[Credential]:
     """Every text in a JSON document under a key whose name speaks of secrets, at any depth."""
     waiting, seen = [_json(data)], 0
     done: set[str] = set()
-    while waiting and seen < _MOST_ENTRIES:
+    while waiting and seen < _MOST_ENTRIES and len(done) < _MOST_SECRETS:
         node = waiting.pop()
         seen += 1
         if isinstance(node, list):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from layerscope import __version__
-from layerscope.secrets.confirm import Confirmer, Found, Part
+from layerscope.secrets.confirm import MOST_PER_RULE, Confirmer, Found, Part
 from layerscope.secrets.credentials import CredentialFiles
 from layerscope.secrets.hyperscan_places import place_finder
 from layerscope.secrets.lines import Lines
@@ -27,8 +27,6 @@ from layerscope.secrets.wide import WideRun, wide_runs
 SLICE_BYTES: Final = 8 << 20
 MARGIN_BYTES: Final = 4 * WIDEST
 """Slices overlap by twice this; a match of UTF-16 text and what stands around it fits in."""
-MOST_PER_RULE: Final = 1000
-"""More matches of one rule in one file are not listed; an omission says so."""
 
 
 class Reader(Protocol):
@@ -99,18 +97,16 @@ class Scanner:
         collected.add(self._files.named(path))
         if self._files.wants(path):
             collected.omit(f"a credential file of more than {len(buffer)} bytes: scanned, but not read as such")
-        start, last = 0, False
-        while not last:
-            part = Part(start, len(buffer) if (last := filled < len(buffer)) else filled - MARGIN_BYTES)
-            if last:
-                del buffer[filled:]
-                part.stop = filled
-            self._scan_part(collected, part)
-            if not last:
-                collected.advance(part.stop - MARGIN_BYTES)
-                start, kept = MARGIN_BYTES, filled - (part.stop - MARGIN_BYTES)
-                buffer[:kept] = buffer[filled - kept : filled]
-                filled = _fill(reader, buffer, kept)
+        start, head = 0, bytes(buffer[:4])
+        while filled == len(buffer):
+            self._scan_part(collected, Part(start, filled - MARGIN_BYTES, head))
+            # The next slice begins a margin before the first byte at which a match may still begin.
+            collected.advance(filled - 2 * MARGIN_BYTES)
+            start = MARGIN_BYTES
+            buffer[: 2 * MARGIN_BYTES] = buffer[-2 * MARGIN_BYTES :]
+            filled = _fill(reader, buffer, 2 * MARGIN_BYTES)
+        del buffer[filled:]
+        self._scan_part(collected, Part(start, filled, head))
         return collected.result()
 
     def _scan_part(self, collected: _Collected, part: Part) -> None:
@@ -205,7 +201,7 @@ class _Collected:
     def result(self) -> FileScan:
         for rule, count in sorted(self._counts.items()):
             if count > MOST_PER_RULE:
-                self.omit(f"{count - MOST_PER_RULE} more matches of {rule} are not listed")
+                self.omit(f"more than {MOST_PER_RULE} matches of {rule}: the rest is not listed")
         return FileScan(_without_overlaps(self._found), tuple(self._omissions), self._base + len(self.data))
 
 

@@ -194,3 +194,11 @@ def test_hostile_json_is_quiet() -> None:
     ):
         assert scan("root/.docker/config.json", content) == []
         assert scan("x.tfstate", content) == []
+
+
+def test_a_key_among_the_strings_of_a_program_is_of_low_confidence() -> None:
+    program = b"\x7fELF" + b"\0" * 60 + armoured_key().encode() + b"\0"
+    [match] = scan("usr/lib/libtls.so", program)
+    assert (match.rule_id, match.confidence) == ("private-key", Confidence.LOW)
+    [match] = scan("srv/backup.tar", b"\0" * 64 + armoured_key().encode() + b"\0")
+    assert match.confidence is Confidence.HIGH

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from layerscope.secrets.engine import MARGIN_BYTES, MOST_PER_RULE, FileScan, Scanner
+from layerscope.secrets.confirm import MOST_PER_RULE
+from layerscope.secrets.engine import MARGIN_BYTES, FileScan, Scanner
 from layerscope.secrets.match import Confidence, Match, Secret
 from layerscope.secrets.rules_file import own_rules
 from tests.secrets.specimens import armoured_key, github_token, slack_token, stripe_key
@@ -217,7 +218,9 @@ def test_a_file_full_of_tokens_is_cut_short_and_says_so() -> None:
     content = "\n".join(stripe_key(seed) for seed in range(MOST_PER_RULE + 5)).encode()
     result = scan(content)
     assert len(result.matches) == MOST_PER_RULE
-    assert [one.reason for one in result.omissions] == ["5 more matches of stripe-secret-key are not listed"]
+    assert [one.reason for one in result.omissions] == [
+        "more than 1000 matches of stripe-secret-key: the rest is not listed"
+    ]
 
 
 def test_a_value_is_reported_once_by_the_rule_that_knows_it_best() -> None:
@@ -255,3 +258,10 @@ def test_a_secret_prints_redacted() -> None:
     assert str(Secret(b"hunter2")) == "… (7 bytes)"
     key = armoured_key().encode()
     assert str(Secret(key)) == f"-----BEGIN RSA PRIVATE KEY-----… ({len(key)} bytes)"
+
+
+def test_without_hyperscan_python_alone_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layerscope.secrets.hyperscan_places.hyperscan", None)
+    alone = Scanner(own_rules())
+    assert alone.engine == "python"
+    assert len(alone.scan_text("notes.txt", github_token())) == 1
