@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from typing import Final
 
@@ -27,7 +28,7 @@ _LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
 
 def mounted_evidence(root: DataRoot, proc: str = PROC) -> Found:
     """The live mounts that use directories of a data root. Those of another engine's root count for nothing."""
-    directories = _Directories(root)
+    directories = MountedDirectories(root)
     for path in _mountinfos(root, proc):
         if isinstance(path, Unreadable):
             yield path
@@ -76,12 +77,20 @@ def _is_engine_of(root: DataRoot, process: str) -> bool:
         return False
 
 
-class _Directories:
+class MountedDirectories:
     """Knows the directories of ``overlay2/`` by the paths under which the engine mounts them."""
 
     def __init__(self, root: DataRoot) -> None:
         self.root = root
         self.base = root.join(DRIVER, "")
+
+    def top(self, mount: Mount) -> CacheId | None:
+        """The directory that a mount writes to, or the topmost of one that can only be read."""
+        try:
+            spec = parse_options(mount.options)
+        except OverlayOptionsError:
+            return None
+        return self._at(spec.upper if spec.upper is not None else spec.lower[0])
 
     def of(self, mount: Mount) -> Iterator[CacheId]:
         """The directories that a mount uses."""
@@ -107,14 +116,11 @@ class _Directories:
     @cached_property
     def _links(self) -> dict[LinkId, CacheId]:
         found: dict[LinkId, CacheId] = {}
-        try:
-            names = self.root.names(DRIVER, "l")
-        except LayerscopeError:
-            return found
-        for name in names:
-            link_id = records.link_id(name)
-            match = _LINK_TARGET.fullmatch(self.root.link(DRIVER, "l", name) or "")
-            cache_id = records.cache_id(match[1]) if match is not None else None
-            if link_id is not None and cache_id is not None:
-                found[link_id] = cache_id
+        with suppress(LayerscopeError), self.root.inside(DRIVER, "l") as links:
+            for name in links.names() if links is not None else ():
+                link_id = records.link_id(name)
+                match = _LINK_TARGET.fullmatch((links.link(name) if links is not None else None) or "")
+                cache_id = records.cache_id(match[1]) if match is not None else None
+                if link_id is not None and cache_id is not None:
+                    found[link_id] = cache_id
         return found
