@@ -166,8 +166,8 @@ def _hints(findings: Iterable[Finding], style: Style) -> Iterator[str]:
         )
     if Exposure.CONFIG in exposures:
         hints.append(
-            "In the configuration: ENV, LABEL and ARG stay in the image for good. Pass it when the container starts"
-            " (--env-file, Compose secrets), or to a build step with RUN --mount=type=secret."
+            "In the configuration: ENV, LABEL, ARG and the text of each step stay in the image for good. Pass it"
+            " when the container starts (--env-file, Compose secrets), or to a step with RUN --mount=type=secret."
         )
     if Exposure.VISIBLE in exposures:
         hints.append(
