@@ -21,6 +21,8 @@ class Format(StrEnum):
     JSON = "json"
     JSONL = "jsonl"
     SARIF = "sarif"
+    DOT = "dot"
+    MERMAID = "mermaid"
 
 
 class Color(StrEnum):

@@ -15,6 +15,8 @@ from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import Reason
 from layerscope.report.audit_document import FINDING, audit_schema
 from layerscope.report.document import SCHEMA_VERSION
+from layerscope.report.removal import removal_schema
+from layerscope.report.reuse import reuse_schema
 from layerscope.report.shapes import (
     AMOUNT,
     BASE64,
@@ -159,6 +161,7 @@ BODIES: Final[dict[str, Callable[[], Schema]]] = {
     "image": _stack_schema,
     "ls": _ls,
     "overlay": _stack_schema,
+    "reuse": lambda: reuse_schema(removal_schema()),
     "trace": _trace,
     "verify": verify_schema,
 }
