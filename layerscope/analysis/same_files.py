@@ -25,7 +25,7 @@ class FileComparer:
     def __call__(self, one: ChainId, other: ChainId) -> tuple[bool | None, tuple[str, ...], str | None]:
         """Whether the files are the same, the attributes in which their headers differ, and a path that differs.
 
-        Names, kinds, sizes, CRC-64 and link targets make a file the same; the order in the tars counts nothing. None
+        Names, kinds, sizes, CRC-64 and link targets make a file the same; the order in the tars does not. None
         where it can't be told: a record is missing or broken, or enough pairs were compared.
         """
         self.compared += 1
