@@ -21,7 +21,7 @@ class Footprint:
     allocated_bytes: int
     """``st_blocks × 512`` of everything, each inode once."""
     changed_ns: int
-    """The newest ``st_ctime`` in it. Nobody can set it, unlike ``st_mtime``: it shows who fills or empties a tree."""
+    """The newest ``st_ctime`` in it. Nobody can set it: who fills or empties a tree shows in it."""
     complete: bool
     """False when something could not be read."""
 

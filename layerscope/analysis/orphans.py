@@ -71,6 +71,13 @@ def find_orphans(disk: Overlay2Store, min_age_seconds: float, warn: Warn, tick: 
     return _Survey(disk, min_age_seconds, warn, tick).run()
 
 
+def find_orphan(disk: Overlay2Store, name: str, min_age_seconds: float, warn: Warn) -> Item | None:
+    """The class of one directory, judged as carefully as all; None when it is gone."""
+    path = disk.root.join(DRIVER, name)
+    survey = _Survey(disk, min_age_seconds, warn, no_tick).run(path)
+    return next((item for item in survey.items if item.path == path), None)
+
+
 def layers_in_use(disk: Overlay2Store, references: References, warn: Warn) -> LayersInUse:
     """The layers that images hold, and those that containers stand on."""
     by_images: set[ChainId] = set()
@@ -103,22 +110,27 @@ class _Survey:
         """The directories, and where the links lead."""
         self.seen: set[tuple[int, int]] = set()
 
-    def run(self) -> Survey:
+    def run(self, only: str | None = None) -> Survey:
+        """Look twice. With ``only`` the second look is at one path alone."""
         first = find_references(self.root)
         layers = layers_in_use(self.disk, first, self.warn)
         items = [self._directory(name, first, layers) for name in self.names]
         items += self._dangling_links()
         items += self._records(first, layers)
         unreadable = dict.fromkeys(first.unreadable)
-        if any(item.purpose in ORPHANS for item in items):
-            items = [self._walked(item) for item in items]
+        suspects = [item for item in items if item.purpose in ORPHANS and only in (None, item.path)]
+        if suspects:
+            walked = {item.path: self._walked(item) for item in suspects}
             second = find_references(self.root)
             unreadable.update(dict.fromkeys(second.unreadable))
-            in_use = self._lower_links_in_use(items)
-            judged = (self._judged(item, second, in_use) for item in items)
-            items = [item for item in judged if item is not None]
+            above = self._names_above(items, suspects)
+            judged = {path: self._judged(item, second, above) for path, item in walked.items()}
+            items = [item for each in items if (item := judged.get(each.path, each)) is not None]
             if unreadable:
                 items = [_unknown(item) for item in items]
+        for source in unreadable if any(item.purpose is Purpose.UNKNOWN for item in items) else ():
+            message = f"{source.message}: what it may refer to is not known"
+            self.warn(Caution("unreadable-source", source.path, message))
         return Survey(tuple(items), tuple(unreadable))
 
     # -- the first look --------------------------------------------------------------------------------------
@@ -183,8 +195,6 @@ class _Survey:
 
     def _walked(self, item: Item) -> Item:
         """An orphan with its size and age; one that is gone by now has neither."""
-        if item.purpose not in ORPHANS:
-            return item
         if item.purpose is Purpose.DANGLING_LINK:
             try:
                 stat = os.lstat(item.path)
@@ -209,10 +219,8 @@ class _Survey:
                 except FileNotFoundError:
                     yield time.time_ns()
 
-    def _judged(self, item: Item, references: References, in_use: dict[str, str]) -> Item | None:
+    def _judged(self, item: Item, references: References, above: dict[str, str]) -> Item | None:
         """The last word on a suspect: None when it is gone."""
-        if item.purpose not in ORPHANS:
-            return item
         if item.age_seconds is None or not os.path.lexists(item.path):
             return None
         target = self.links.get(os.path.basename(item.path)) if item.purpose is Purpose.DANGLING_LINK else None
@@ -221,7 +229,7 @@ class _Survey:
         open_question = replace(item, suspected=item.purpose)
         if self._changed(item, references) or item.age_seconds < self.min_age_seconds:
             return replace(open_question, purpose=Purpose.YOUNG)
-        holder = in_use.get(item.cache_id) if item.cache_id is not None else None
+        holder = above.get(item.cache_id) if item.cache_id is not None else None
         if holder is not None:
             sign = f"the `lower` file of {holder}, which is in use, names it"
             return replace(open_question, purpose=Purpose.UNKNOWN, signs=(*item.signs, sign))
@@ -237,15 +245,17 @@ class _Survey:
         links = [link for link, target in self.links.items() if target == item.cache_id]
         return any(self.root.link(DRIVER, "l", link) is None for link in links)
 
-    def _lower_links_in_use(self, items: Sequence[Item]) -> dict[str, str]:
+    def _names_above(self, items: Sequence[Item], suspects: Sequence[Item]) -> dict[str, str]:
         """The suspects that lie below a directory in use, by its ``lower`` file, and which that is."""
-        suspects = {item.cache_id for item in items if item.purpose in ORPHANS and item.cache_id is not None}
-        links = {link: target for link, target in self.links.items() if target in suspects}
+        ids = {item.cache_id for item in suspects if item.cache_id is not None}
+        links = {link: target for link, target in self.links.items() if target in ids}
         found: dict[str, str] = {}
-        for item in items:
-            if links and item.cache_id is not None and item.purpose not in ORPHANS:
+        with self.root.inside(DRIVER) as overlay2:
+            for item in items if links and overlay2 is not None else ():
+                if item.cache_id is None or item.purpose in ORPHANS or overlay2 is None:
+                    continue
                 try:
-                    lower = self.root.text(DRIVER, item.cache_id, "lower") or ""
+                    lower = overlay2.text(item.cache_id, "lower") or ""
                 except LayerscopeError:
                     continue  # then it names nothing that could be mounted
                 for entry in lower.split(":"):

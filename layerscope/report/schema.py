@@ -15,6 +15,8 @@ from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import Reason
 from layerscope.report.audit_document import FINDING, audit_schema
 from layerscope.report.document import SCHEMA_VERSION
+from layerscope.report.orphans import orphans_schema
+from layerscope.report.owner import owner_schema
 from layerscope.report.removal import removal_schema
 from layerscope.report.reuse import reuse_schema
 from layerscope.report.shapes import (
@@ -160,7 +162,9 @@ BODIES: Final[dict[str, Callable[[], Schema]]] = {
     "files": lambda: record(target=TARGET, files=listed(VERSION, "Tree order; of one path the top layer first.")),
     "image": _stack_schema,
     "ls": _ls,
+    "orphans": orphans_schema,
     "overlay": _stack_schema,
+    "owner": owner_schema,
     "reuse": lambda: reuse_schema(removal_schema()),
     "trace": _trace,
     "verify": verify_schema,

@@ -1,0 +1,353 @@
+"""What a user's word for a directory stands for: a path, an id or its start, a link, a mount, a process.
+
+A word is only ever read: no symlink below the data root is followed, and none of a layer's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from layerscope.errors import AmbiguousTargetError, CorruptStoreError, LayerscopeError, TargetNotFoundError
+from layerscope.model import ChainId, ContainerId
+from layerscope.stores import records
+from layerscope.stores.evidence import LAYERDB
+from layerscope.stores.images import ImageRecord, chain_ids
+from layerscope.stores.livemounts import PROC, MountedDirectories
+from layerscope.stores.mountinfo import Mount, parse_mountinfo, read_mountinfo
+from layerscope.stores.overlay2 import DRIVER, Overlay2Store
+
+MOST_NAMED: Final = 8
+_CONTENT: Final = ("diff", "merged")
+_LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
+_PREFIX: Final = re.compile(r"[0-9a-z]{1,64}(?:-init)?")
+_DIGEST: Final = re.compile(r"sha256:([0-9a-f]{1,64})")
+_PROCESS: Final = re.compile(r"/proc/([0-9]+|self)(?:/(root|cwd)(/.*)?)?")
+_OTHERS: Final = {
+    "buildkit": "the databases of the build cache; `docker builder prune` empties it",
+    "containers": "configurations and logs of containers, not layers",
+    "image": "the engine's records of images, not layers",
+    "volumes": "volumes, not layers; `docker volume ls` lists them",
+    DRIVER: "all layer directories; `layerscope orphans --all` lists them",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Directories of ``overlay2/``, several only for a diff_id."""
+
+    how: str
+    """What the word is, in words."""
+    names: tuple[str, ...]
+    """Of the directories, which need not be there."""
+    inside: str | None = None
+    """The path in the layer, or in the container whose upper layer it is."""
+    chain_id: ChainId | None = None
+    """The layer, where the word says which."""
+    merged: bool = False
+    """Whether ``inside`` is a path in all layers together."""
+
+
+def find_place(disk: Overlay2Store, text: str, proc: str = PROC) -> Place:
+    """The directories that a word stands for.
+
+    Raises TargetNotFoundError, AmbiguousTargetError or CorruptStoreError.
+    """
+    return _Finder(disk, proc).find(text)
+
+
+class _Finder:
+    def __init__(self, disk: Overlay2Store, proc: str) -> None:
+        self.disk = disk
+        self.root = disk.root
+        self.proc = proc
+
+    def find(self, text: str) -> Place:
+        if "lowerdir=" in text or "upperdir=" in text:
+            return self._mount_line(text)
+        if text.isascii() and text.isdecimal():
+            return self._number(text)
+        found = None if "/" in text else self._id(text)
+        found = found or self._path(text)
+        if found is None:
+            raise TargetNotFoundError(f"{text!r} stands for nothing in {self.root.path}", self._hint(text))
+        return found
+
+    # -- ids -------------------------------------------------------------------------------------------------
+
+    def _id(self, text: str) -> Place | None:
+        digest = _DIGEST.fullmatch(text)
+        if digest is not None:
+            return self._layer(digest[1])
+        link_id = records.link_id(text)
+        if link_id is not None:
+            return self._link(link_id)
+        if not _PREFIX.fullmatch(text):
+            return None
+        return self._one_of("directory", text, self._directories(text)) or self._layer(text)
+
+    def _directories(self, text: str) -> list[str]:
+        """The directories whose names begin so; an init layer only where nothing else does, or it is asked for."""
+        start = text.removesuffix("-init")
+        found = [name for name in self.root.names(DRIVER) if name.startswith(start) and name != "l"]
+        if start != text:
+            return [name for name in found if name.endswith("-init")]
+        return [name for name in found if not name.endswith("-init")] or found
+
+    def _one_of(self, what: str, text: str, names: Sequence[str]) -> Place | None:
+        if text in names or len(names) == 1:
+            return Place(f"the {what} of that name", (text if text in names else names[0],))
+        if names:
+            shown = ", ".join(name[:20] for name in names[:MOST_NAMED])
+            more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            raise AmbiguousTargetError(
+                f"{text!r} is the start of {len(names)} directories: {shown}{more}", "give more of the name"
+            )
+        return None
+
+    def _layer(self, digits: str) -> Place | None:
+        """The layers with a chain_id or diff_id that begins so. The base layer's are the same."""
+        if not re.fullmatch(r"[0-9a-f]{1,64}", digits):
+            return None
+        start = f"sha256:{digits}"
+        chains = [chain_id for chain_id in self.disk.layerdb.all() if chain_id.startswith(start)]
+        if len(chains) > 1:
+            shown = ", ".join(chain_id[7:19] for chain_id in chains[:MOST_NAMED])
+            raise AmbiguousTargetError(
+                f"{start} is the start of {len(chains)} chain_ids: {shown}", "give more digits of it"
+            )
+        if chains:
+            layer = self.disk.layerdb.layer(chains[0])
+            if layer is not None and layer.parent is not None:
+                return Place("a chain_id", (layer.cache_id,), chain_id=layer.chain_id)
+        with_diff = self._layers_with_diff(start)
+        if with_diff:
+            how = "a chain_id and diff_id" if chains else "a diff_id"
+            single = with_diff[0][1] if len(with_diff) == 1 else None
+            return Place(how, tuple(name for name, _ in with_diff), chain_id=single)
+        return None
+
+    def _layers_with_diff(self, start: str) -> list[tuple[str, ChainId]]:
+        found: dict[str, list[tuple[str, ChainId]]] = {}
+        with self.root.inside(LAYERDB, "sha256") as layers:
+            for name in layers.names() if layers is not None else ():
+                chain_id = records.chain_id(f"sha256:{name}")
+                try:
+                    diff_id = layers.text(name, "diff") if layers is not None and chain_id is not None else None
+                    if diff_id is None or chain_id is None or not diff_id.startswith(start):
+                        continue
+                    layer = self.disk.layerdb.layer(chain_id)
+                except LayerscopeError:
+                    continue  # `check` tells of broken records
+                if layer is not None:
+                    found.setdefault(diff_id, []).append((layer.cache_id, chain_id))
+        if len(found) > 1:
+            shown = ", ".join(diff_id[7:19] for diff_id in list(found)[:MOST_NAMED])
+            raise AmbiguousTargetError(
+                f"{start} is the start of {len(found)} diff_ids: {shown}", "give more digits of it"
+            )
+        return next(iter(found.values()), [])
+
+    def _link(self, link_id: str, *rest: str) -> Place:
+        target = _LINK_TARGET.fullmatch(self.root.link(DRIVER, "l", link_id) or "")
+        names = [target[1]] if target is not None else self._by_link_file(link_id)
+        if len(names) != 1:
+            raise TargetNotFoundError(
+                f"the short link {link_id} leads to no layer",
+                f"it is not in {self.root.join(DRIVER, 'l')}, and no `link` file has it",
+            )
+        return Place("a short link", (names[0],), "/".join(rest) if rest else None)
+
+    def _by_link_file(self, link_id: str) -> list[str]:
+        with self.root.inside(DRIVER) as overlay2:
+            found = []
+            for name in overlay2.names() if overlay2 is not None else ():
+                try:
+                    if overlay2 is not None and overlay2.text(name, "link") == link_id:
+                        found.append(name)
+                except LayerscopeError:
+                    continue
+            return found
+
+    # -- paths -----------------------------------------------------------------------------------------------
+
+    def _path(self, text: str) -> Place | None:
+        process = _PROCESS.fullmatch(text)
+        path = _absolute(text)
+        below = self._below_root(path)
+        if below is None and process is not None:
+            return self._process(*process.groups())
+        if not text.startswith("/") and (below is None or not os.path.lexists(path)):
+            # A word of a mount's options, l/… or <id>/diff, starts from overlay2/.
+            for start in (self.root.path, self.root.join(DRIVER)):
+                candidate = os.path.normpath(os.path.join(start, text))
+                if candidate.startswith(f"{self.root.path}/") and os.path.lexists(candidate):
+                    below = candidate[len(self.root.path) + 1 :].split("/")
+                    break
+        if below is not None:
+            return self._of_data_root(below)
+        return self._at_mount(path, "self", "a path in a mount") if os.path.lexists(path) else None
+
+    def _below_root(self, path: str) -> list[str] | None:
+        """The names below the data root, under whatever path that is reached; None for a path elsewhere."""
+        wanted = os.stat(self.root.path)
+        names = [name for name in path.split("/") if name]
+        for count in range(len(names) + 1):
+            try:
+                # From the top: what is below the data root is not touched.
+                found = os.stat("/" + "/".join(names[:count]))
+            except (OSError, ValueError):
+                return None
+            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+                return names[count:]
+        return None
+
+    def _of_data_root(self, names: Sequence[str]) -> Place:
+        match names:
+            case ["overlay2", "l", link_id, *rest] if records.link_id(link_id) is not None:
+                return self._link(link_id, *rest)
+            case ["overlay2", name, *rest] if name != "l":
+                inside = "/".join(rest[1:]) if rest and rest[0] in _CONTENT else None
+                return Place("a path of overlay2", (name,), inside, merged=rest[:1] == ["merged"])
+            case ["image", "overlay2", "layerdb", "sha256", name, *_]:
+                chain_id = records.chain_id(f"sha256:{name}")
+                return self._recorded("a record of layerdb", f"{LAYERDB}/sha256/{name}", "cache-id", chain_id)
+            case ["image", "overlay2", "layerdb", "tmp", name, *_]:
+                return self._recorded("an unfinished record of layerdb", f"{LAYERDB}/tmp/{name}", "cache-id")
+            case ["image", "overlay2", "layerdb", "mounts", name, *rest]:
+                kept = "init-id" if rest == ["init-id"] else "mount-id"
+                return self._recorded("a record of layerdb", f"{LAYERDB}/mounts/{name}", kept)
+            case ["image", "overlay2", "imagedb", "content" | "metadata", "sha256", name, *_]:
+                return self._image(name)
+            case ["containers", name, *_] if records.container_id(name) is not None:
+                return self._container(ContainerId(name))
+        what = _OTHERS.get(names[0]) if names else "the data root itself"
+        raise TargetNotFoundError(
+            f"{self.root.join(*names)} is not in a layer",
+            what or "the engine keeps its own state there; layers are in overlay2/",
+        )
+
+    def _recorded(self, how: str, place: str, name: str, chain_id: ChainId | None = None) -> Place:
+        found = records.cache_id(self.root.text(place, name))
+        if found is None:
+            raise TargetNotFoundError(
+                f"{self.root.join(place, name)} names no directory", "the record is gone, unfinished or damaged"
+            )
+        return Place(how, (found,), chain_id=chain_id)
+
+    def _container(self, identifier: ContainerId) -> Place:
+        mount = self.disk.layerdb.mount(identifier)
+        if mount is None:
+            raise TargetNotFoundError(
+                f"the container {identifier[:12]} has no layers here", "they are removed, or in another image store"
+            )
+        return Place("a file of a container", (mount.mount_id,))
+
+    def _image(self, digits: str) -> Place:
+        identifier = records.image_id(f"sha256:{digits}")
+        image: ImageRecord | None = self.disk.imagedb.read(identifier, ()) if identifier is not None else None
+        if image is None or not image.diff_ids:
+            raise TargetNotFoundError(f"the image {digits[:12]} has no layers", "`layerscope ls` lists images")
+        layer = self.disk.layerdb.layer(chain_ids(image.diff_ids)[-1])
+        if layer is None:
+            raise CorruptStoreError(
+                f"the top layer of the image {digits[:12]} is not in layerdb", "`layerscope check` tells more"
+            )
+        return Place("a record of an image, whose top layer it is", (layer.cache_id,), chain_id=layer.chain_id)
+
+    # -- mounts and processes --------------------------------------------------------------------------------
+
+    def _mount_line(self, text: str) -> Place:
+        mounts = list(parse_mountinfo([text]))
+        if not mounts:  # a line of /proc/mounts, or the options alone
+            fields = [field for field in text.split() if "lowerdir=" in field or "upperdir=" in field]
+            mounts = [Mount("/", "", "overlay", fields[0])]
+        return self._mounted(mounts[-1], "a mount", None)
+
+    def _number(self, text: str) -> Place:
+        names = self._directories(text)
+        try:
+            process = self._process(text, "root", None)
+        except TargetNotFoundError:
+            found = self._one_of("directory", text, names) or self._layer(text)
+            if found is not None:
+                return found
+            raise
+        if names:
+            raise AmbiguousTargetError(
+                f"{text} is a process and the start of {len(names)} directories: {', '.join(names[:MOST_NAMED])}",
+                f"say /proc/{text}, or more of the name",
+            )
+        return process
+
+    def _process(self, process: str, part: str | None, rest: str | None) -> Place:
+        rest = rest or ""
+        if part == "cwd":
+            try:
+                rest = os.readlink(f"{self.proc}/{process}/cwd") + rest
+            except OSError as error:
+                raise _no_process(process, error) from error
+        return self._at_mount(os.path.normpath(f"/{rest.lstrip('/')}"), process, "a process")
+
+    def _at_mount(self, path: str, process: str, how: str) -> Place:
+        """The overlay that holds a path, as a process sees it."""
+        try:
+            mounts = read_mountinfo(f"{self.proc}/{process}/mountinfo")
+        except OSError as error:
+            raise _no_process(process, error) from error
+        around = [
+            mount for mount in mounts if path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        ]
+        # Of several the longest, and of those the last, which hides the others.
+        best = max(enumerate(around), key=lambda item: (len(item[1].point), item[0]), default=None)
+        whose = "" if process == "self" else f"of process {process} "
+        if best is None:
+            raise TargetNotFoundError(
+                f"no mount is known for {path} {whose}".rstrip(), "it may have ended, or have a root of its own"
+            )
+        mount = best[1]
+        if mount.fstype != "overlay":
+            raise TargetNotFoundError(
+                f"{path} {whose}is on a {mount.fstype} mount ({mount.root} at {mount.point}), not in a layer",
+                f"a layer is below {self.root.join(DRIVER)}, or in an overlay mount of it",
+            )
+        inside = os.path.relpath(path, mount.point)
+        below = os.path.normpath(os.path.join(mount.root.lstrip("/"), inside))
+        return self._mounted(mount, how, None if below == "." else below)
+
+    def _mounted(self, mount: Mount, how: str, inside: str | None) -> Place:
+        top = MountedDirectories(self.root).top(mount)
+        if top is None:
+            at = f" at {mount.point}" if mount.point else ""
+            raise TargetNotFoundError(
+                f"the {mount.fstype} mount{at} has no layers in {self.root.join(DRIVER)}",
+                "it belongs to another engine or program; `layerscope overlay` shows any overlay mount",
+            )
+        return Place(how, (top,), inside, merged=inside is not None)
+
+    def _hint(self, text: str) -> str:
+        for container in self.disk.containers():
+            if text.removeprefix("/") == container.name or container.id.startswith(text):
+                return f"it is a container: `layerscope container {text}` shows its directories"
+        for image in self.disk.images():
+            names = (*image.references, *(name.removesuffix(":latest") for name in image.references))
+            if text in names or image.id.removeprefix("sha256:").startswith(text.removeprefix("sha256:")):
+                return f"it is an image: `layerscope image {text}` shows its directories"
+        return "give a path below the data root, a directory's name or its start, a chain_id, a mount or a process"
+
+
+def _absolute(text: str) -> str:
+    try:
+        return os.path.normpath(os.path.join(os.getcwd(), text))
+    except FileNotFoundError:  # the working directory is gone
+        return os.path.normpath(os.path.join("/", text))
+
+
+def _no_process(process: str, error: OSError) -> TargetNotFoundError:
+    return TargetNotFoundError(
+        f"the mounts of process {process} can't be read: {error.strerror}",
+        "it has ended, or you may not look into it",
+    )
