@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from layerscope.analysis.configuration import ConfigText
 from layerscope.analysis.exposure import Exposure, Fate, Fates
@@ -18,7 +18,11 @@ from layerscope.model import Caution, DiffId, Layer, Role, Stack, Target, Tick, 
 from layerscope.secrets.cache import Key, LayerCache, is_cacheable
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.hits import Hit, LayerScan, hit_of
+from layerscope.secrets.match import Match
 from layerscope.secrets.scan import LayerSource, scan_layers
+
+
+DATA_ONLY: Final = "a data-only layer, whose files have no names of their own: give it as lowerdir=DIR"
 
 
 class Subject(NamedTuple):
@@ -89,7 +93,7 @@ def audit(
     found = Findings(means.reveal, frozenset(subject.target.id for subject in subjects))
     for subject in subjects:
         _place_files(subject.target, scans, found, warn)
-    known = {fingerprint for subject in clean for fingerprint in _fingerprints(subject, means.scanner)}
+    known = {match.fingerprint for subject in clean for _, match in _text_matches(subject, means.scanner)}
     for subject in subjects:
         _place_texts(subject, means.scanner, known, found)
     return Audit(
@@ -119,7 +123,8 @@ def _scan(
             else:
                 wanted.setdefault(_source(subject.target.stack, layer), layer)
         for path in subject.target.stack.data_dirs:
-            scanned.skipped.append(Skipped(path, "a data-only layer: name it with --lowerdir to scan it"))
+            scanned.skipped.append(Skipped(path, DATA_ONLY))
+            warn(Caution("not-scanned", path, DATA_ONLY))
     cache = None if means.reveal else means.cache
     keys = {source: _key(layer, means.scanner) for source, layer in wanted.items()} if cache else {}
     scans: dict[LayerSource, LayerScan] = {}
@@ -232,12 +237,15 @@ def _place_texts(subject: Subject, scanner: Scanner, clean: Collection[str], fou
     places: set[tuple[str, bytes]] = set()
     values: set[bytes] = set()
     steps = [text.created_by for text in subject.texts if text.created_by]
-    for text, hit in _text_hits(subject, scanner):
-        value = hit.secret or b""
-        if (text.place, value) in places or (text.repeats and value in values) or hit.fingerprint in clean:
+    for text, match in _text_matches(subject, scanner):
+        value = match.secret.reveal()
+        if (text.place, value) in places or (text.repeats and value in values):
             continue
         places.add((text.place, value))
         values.add(value)
+        hit = hit_of(match, text.place, reveal=found.reveal)
+        if hit.fingerprint in clean:
+            continue
         told = os.fsdecode(value)
         finding = Finding(
             rule_id=hit.rule_id,
@@ -256,18 +264,13 @@ def _place_texts(subject: Subject, scanner: Scanner, clean: Collection[str], fou
             redacted=hit.redacted,
             fingerprint=hit.fingerprint,
             on_disk_path=text.file,
-            secret=value if found.reveal else None,
+            secret=hit.secret,
         )
         found.add((text.place, hit.rule_id, hit.fingerprint), finding)
 
 
-def _text_hits(subject: Subject, scanner: Scanner) -> Iterator[tuple[ConfigText, Hit]]:
+def _text_matches(subject: Subject, scanner: Scanner) -> Iterator[tuple[ConfigText, Match]]:
     scans = scanner.scan_small([(text.syntax, os.fsencode(text.text)) for text in subject.texts])
     for text, scan in zip(subject.texts, scans, strict=True):
         for match in scan.matches:
-            yield text, hit_of(match, text.place, reveal=True)
-
-
-def _fingerprints(subject: Subject, scanner: Scanner) -> Iterator[str]:
-    for _, hit in _text_hits(subject, scanner):
-        yield hit.fingerprint
+            yield text, match

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from layerscope.secrets.engine import Scanner
-from layerscope.secrets.match import Confidence, Match, Secret
+from layerscope.secrets.match import Secret, fingerprint
 
 _REDACTED: Final = re.compile(r"([ -~]{0,8})….*? \((\d+) bytes\)")
 _START: Final = rb"(?:(?<![A-Za-z0-9])|(?<=\s-[A-Za-z]))"
@@ -68,8 +68,7 @@ class Masker:
         self._fingerprints += 1
         if self._fingerprints > MOST_FINGERPRINTS:
             return True
-        match = Match(known.rule_id, "", Confidence.LOW, "", 0, None, None, Secret(value))
-        return match.fingerprint == known.fingerprint
+        return fingerprint(known.rule_id, Secret(value)) == known.fingerprint
 
 
 def _length(redacted: str) -> int | None:

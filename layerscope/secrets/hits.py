@@ -6,8 +6,11 @@ Plain data: it goes from worker to parent, and into the cache.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from layerscope.secrets.match import Confidence, Match
+from layerscope.secrets.match import Confidence, Match, fingerprint
+
+_fingerprint = lru_cache(maxsize=4096)(fingerprint)  # one secret often lies in many places
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def hit_of(match: Match, path: str, member: str | None = None, *, reveal: bool) 
         match.line,
         match.column,
         match.redacted,
-        match.fingerprint,
+        _fingerprint(match.rule_id, match.secret),
         match.secret.reveal() if reveal else None,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,18 @@ def root(tmp_path: Path) -> FakeRoot:
 def run(root: FakeRoot, tmp_path: Path, shared_cache: str, monkeypatch: pytest.MonkeyPatch) -> Offline:
     monkeypatch.chdir(tmp_path)
     return Offline(InProcess(tmp_path, {"XDG_CACHE_HOME": shared_cache}), root.path)
+
+
+@pytest.fixture
+def own_cache(run: Offline, shared_cache: str, tmp_path: Path) -> Path:
+    """A cache of the test's own, in which only the compiled rules lie."""
+    run("audit", "--confidence", "low")
+    directory = tmp_path / "own-cache/layerscope"
+    directory.mkdir(parents=True, mode=0o700)
+    for compiled in Path(shared_cache, "layerscope").glob("hyperscan-*"):
+        shutil.copy(compiled, directory)
+    run.cli.environment["XDG_CACHE_HOME"] = str(tmp_path / "own-cache")
+    return directory
 
 
 def audit(run: Offline, *arguments: str) -> Any:
@@ -190,7 +203,7 @@ def test_configurations_of_any_shape_are_read(root: FakeRoot, run: Offline, valu
 @pytest.mark.parametrize("form", ["table", "json", "jsonl", "sarif"])
 @pytest.mark.parametrize("cached", [False, True])
 def test_instructions_hold_no_secret_that_was_found_anywhere(
-    root: FakeRoot, run: Offline, form: str, cached: bool, tmp_path: Path
+    root: FakeRoot, run: Offline, form: str, cached: bool, own_cache: Path
 ) -> None:
     """Also those that only their file gives away, and after a run that no longer knows the values."""
     netrc = f"machine example.org login me password {PASSWORD}\n"
@@ -206,7 +219,6 @@ def test_instructions_hold_no_secret_that_was_found_anywhere(
         root.layer({"root/.netrc": WHITEOUT}),
     ]
     root.image("app:1", layers, history=steps)
-    run.cli.environment["XDG_CACHE_HOME"] = str(tmp_path / "own-cache")
     if cached:
         run("audit")
     result = run("audit", "--format", form, "--no-trunc", "--confidence", "low", "-v")
@@ -367,11 +379,10 @@ def test_a_broken_image_is_told(root: FakeRoot, run: Offline) -> None:
 
 
 def test_a_second_run_reads_only_what_may_change(
-    root: FakeRoot, run: Offline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: FakeRoot, run: Offline, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from layerscope.secrets import scan
 
-    run.cli.environment["XDG_CACHE_HOME"] = str(tmp_path / "own-cache")
     image = root.image("app:1", [root.layer({"a": ONE}), root.layer({"b": TWO})])
     container = root.container("web", image, upper={"c": THREE})
     first = audit(run)
@@ -394,11 +405,10 @@ def test_a_second_run_reads_only_what_may_change(
     assert len(read) == 4, "other rules"
 
 
-def test_a_corrupt_cache_is_a_warning_and_changes_nothing(root: FakeRoot, run: Offline, tmp_path: Path) -> None:
-    run.cli.environment["XDG_CACHE_HOME"] = str(tmp_path / "own-cache")
+def test_a_corrupt_cache_is_a_warning_and_changes_nothing(root: FakeRoot, run: Offline, own_cache: Path) -> None:
     root.image("app:1", [root.layer({"a": ONE})])
     first = audit(run)
-    (entry,) = (tmp_path / "own-cache").rglob("*.json")
+    (entry,) = own_cache.rglob("*.json")
     entry.write_text(entry.read_text()[:-10])
     second = audit(run)
     assert [warning["code"] for warning in second["warnings"]] == ["corrupt-cache"]
@@ -407,10 +417,9 @@ def test_a_corrupt_cache_is_a_warning_and_changes_nothing(root: FakeRoot, run: O
 
 
 def test_another_directory_with_the_same_chain_id_is_scanned_itself(
-    root: FakeRoot, run: Offline, tmp_path: Path
+    root: FakeRoot, run: Offline, own_cache: Path, tmp_path: Path
 ) -> None:
     """A chain_id is what a disk claims: what one holds says nothing of another."""
-    run.cli.environment["XDG_CACHE_HOME"] = str(tmp_path / "own-cache")
     content = root.layer({"a": "harmless"})
     root.image("app:1", [content])
     assert audit(run)["findings"] == []
