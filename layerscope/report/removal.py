@@ -37,7 +37,7 @@ def removal_table(found: Removal, names: list[str], style: Style) -> str:
         f" {amount(found.layers_bytes)} in {plural(len(found.layers), 'layer directory', 'layer directories')},"
         f" {amount(found.records_bytes)} in their records.",
     ]
-    if any(item.outcome is not Outcome.IN_USE for item in found.images):
+    if any(item.outcome is Outcome.REMOVED for item in found.images):
         parts.append(f"  {printable(command(names))}")
     return "\n".join(parts)
 

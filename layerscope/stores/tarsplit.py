@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from layerscope.errors import CorruptStoreError
 from layerscope.stores.records import DataRoot
-from layerscope.stores.tarheader import Header, HeaderReader
+from layerscope.stores.tarheader import BLOCK, Header, HeaderReader
 
 NAME: Final = "tar-split.json.gz"
 LARGEST_FILE: Final = 4 << 30
@@ -69,14 +69,16 @@ class _Reader:
         header_of = HeaderReader()
         head: list[bytes] = []
         """The raw bytes since the last content; its filler first, then what describes the next member."""
-        head_bytes = 0
+        head_bytes = offset = 0
         filler = 0
+        """Bytes up to the next block: what fills the block of the last content, or of a global header's records."""
         for entry in self._entries(file):
             try:
                 kind, payload = entry["type"], entry.get("payload") or ""
                 if kind == _SEGMENT:
                     raw = a2b_base64(payload, strict_mode=True)
                     head_bytes += len(raw)
+                    offset += len(raw)
                     if head_bytes <= LARGEST_HEADER:
                         head.append(raw)
                     yield raw
@@ -88,7 +90,8 @@ class _Reader:
                     if header is None or header.is_header_only:
                         size = 0  # whatever its header says (Go archive/tar, isHeaderOnly)
                     yield Member(_name(entry), header, size, a2b_base64(payload, strict_mode=True))
-                    filler = -size % 512
+                    offset += size
+                    filler = -offset % BLOCK
                     head, head_bytes = [], 0
                 else:
                     self._corrupt(f"holds a piece of the unknown type {str(kind)[:20]!r}")

@@ -90,6 +90,14 @@ def test_imported_layers_are_what_docker_save_writes(engine: Engine, cli: Cli, f
     agree(engine, cli, tag)
 
 
+def test_an_archive_of_git_is_what_docker_save_writes(engine: Engine, cli: Cli) -> None:
+    """It begins with a global PAX header, which is an entry of tar-split and no file."""
+    header = tarfile.TarInfo.create_pax_global_header({"comment": "c" * 40})
+    engine.docker("import", "-", "layerscope-test/imported:git", stdin=header + busybox_tar())
+    engine.images.append("layerscope-test/imported:git")
+    agree(engine, cli, "layerscope-test/imported:git")
+
+
 def test_loaded_layers_are_what_docker_save_writes(engine: Engine, cli: Cli) -> None:
     """With whiteouts, which only load and pull unpack."""
     layers = [busybox_tar(), b""]
