@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,6 +32,14 @@ def _closed(schema: Any) -> Any:
         return schema
     closed = {key: _closed(value) for key, value in schema.items()}
     return {**closed, "additionalProperties": False} if "properties" in schema else closed
+
+
+@cache
+def cache_home() -> str:
+    """The cache directory of all runs: not the user's own, and gone with the tests."""
+    path = tempfile.mkdtemp(prefix="layerscope-cache-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 @dataclass(frozen=True)
@@ -120,4 +131,4 @@ class Cli:
             for name, value in os.environ.items()
             if not name.startswith("LAYERSCOPE_") and name not in ("FORCE_COLOR", "NO_COLOR", "GITHUB_ACTIONS")
         }
-        return {**kept, "COLUMNS": "120", "LANG": "C.UTF-8"}
+        return {**kept, "COLUMNS": "120", "LANG": "C.UTF-8", "XDG_CACHE_HOME": cache_home()}

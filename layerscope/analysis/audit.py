@@ -21,7 +21,6 @@ from layerscope.secrets.hits import Hit, LayerScan, hit_of
 from layerscope.secrets.match import Match
 from layerscope.secrets.scan import LayerSource, scan_layers
 
-
 DATA_ONLY: Final = "a data-only layer, whose files have no names of their own: give it as lowerdir=DIR"
 
 

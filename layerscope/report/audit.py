@@ -209,7 +209,7 @@ def _summary(found: Audit, selection: Selection, style: Style) -> list[str]:
     )
     notes = []
     if selection.accepted:
-        notes.append(f"{amount(len(selection.accepted))} accepted by the baseline")
+        notes.append(f"{amount(len(selection.accepted))} accepted (baseline, --allow)")
     if selection.less_sure:
         notes.append(f"{amount(selection.less_sure)} less sure (--confidence low)")
     if scanned.ignored:
