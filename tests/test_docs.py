@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +80,17 @@ def test_readme_blocks_print_what_they_say() -> None:
     assert rewritten(document) == document
 
 
+def test_audit_guide_prints_what_it_says_and_names_every_option() -> None:
+    document = (TOP / "docs/audit.md").read_text()
+    assert rewritten(document) == document
+    function = next(command.callback for command in app.registered_commands if command.name == "audit")
+    for parameter in inspect.signature(function).parameters.values():
+        for option in typing.get_args(parameter.annotation)[1:]:
+            for declaration in getattr(option, "param_decls", None) or ():
+                if declaration.startswith("--") and parameter.name not in typing.get_type_hints(Common):
+                    assert f"`{declaration}" in document, declaration
+
+
 @pytest.mark.kernel
 @pytest.mark.skipif(not can_mount(), reason="the tutorial mounts overlays, which takes root")
 def test_overlay_tutorial_prints_what_it_says() -> None:
@@ -114,9 +127,6 @@ def test_readme_names_every_command() -> None:
 
 
 def test_readme_names_every_common_option() -> None:
-    import inspect
-    import typing
-
     readme = (TOP / "README.md").read_text()
     for annotation in typing.get_type_hints(Common, include_extras=True).values():
         option = typing.get_args(annotation)[1]
@@ -124,7 +134,6 @@ def test_readme_names_every_common_option() -> None:
             assert f"`{declaration}" in readme, declaration
         if option.envvar:
             assert f"`{option.envvar}`" in readme
-    assert inspect
 
 
 @pytest.mark.parametrize("name", _command_names())
@@ -140,7 +149,7 @@ def test_help_explains_every_option(name: str, cli: Cli) -> None:
 
 def main() -> None:
     write: Callable[[Path], int] = lambda path: path.write_text(rewritten(path.read_text()))  # noqa: E731
-    for name in ("README.md", "docs/overlay.md"):
+    for name in ("README.md", "docs/overlay.md", "docs/audit.md"):
         write(TOP / name)
 
 
