@@ -54,6 +54,8 @@ class ContainerUse:
     id: ContainerId
     name: str
     state: str
+    image: str | None
+    """As it was named when the container was made."""
     role: Role
     path: str
     """The file that says so."""
@@ -276,8 +278,8 @@ class _Search:
             container = self.disk.containerdb.read(identifier)
         except LayerscopeError as error:
             self.warn(Caution("broken-container", self.root.join("containers", identifier), error.message))
-            return ContainerUse(identifier, identifier, "unknown", role, path)
-        return ContainerUse(identifier, container.name, container.state, role, path)
+            return ContainerUse(identifier, identifier, "unknown", None, role, path)
+        return ContainerUse(identifier, container.name, container.state, container.image, role, path)
 
     def _builds(self, evidence: Iterable[Evidence]) -> tuple[BuildRecord, ...]:
         if not any(item.witness in (Witness.BUILD_SNAPSHOT, Witness.BUILD_RECORD) for item in evidence):

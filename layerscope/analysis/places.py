@@ -175,6 +175,8 @@ class _Finder:
     # -- paths -----------------------------------------------------------------------------------------------
 
     def _path(self, text: str) -> Place | None:
+        if not text:
+            return None  # not the working directory
         process = _PROCESS.fullmatch(text)
         path = _absolute(text)
         below = self._below_root(path)
@@ -311,7 +313,7 @@ class _Finder:
         mount = best[1]
         if mount.fstype != "overlay":
             raise TargetNotFoundError(
-                f"{path} {whose}is on a {mount.fstype} mount ({mount.root} at {mount.point}), not in a layer",
+                f"{path} {whose}is on the {mount.fstype} mount at {mount.point} ({mount.root}), not in a layer",
                 f"a layer is below {self.root.join(DRIVER)}, or in an overlay mount of it",
             )
         inside = os.path.relpath(path, mount.point)

@@ -84,7 +84,7 @@ def _all(survey: Survey, style: Style) -> str:
 
 
 def _why(item: Item, style: Style) -> str:
-    said = [f"{_SAID[one.witness]} {holder(one, style)}" for one in item.evidence]
+    said = [f"{_SAID[one.witness]} {holder(one, style)}" for one in by_witness(item.evidence)]
     return "; ".join([*said, *(printable(sign) for sign in item.signs)])
 
 
@@ -119,7 +119,7 @@ def _lines(item: Item, source: Source, style: Style) -> Iterable[str]:
     yield f"    {', '.join(facts)}"
     why = _why(item, style)
     if why:
-        yield from _wrapped(why, style, "    ")
+        yield from wrapped(why, style, "    ")
 
 
 def duration(seconds: float) -> str:
@@ -130,12 +130,13 @@ def duration(seconds: float) -> str:
     return "less than a second"
 
 
-def _wrapped(text: str, style: Style, indent: str) -> list[str]:
+def wrapped(text: str, style: Style, indent: str, more: str = "") -> list[str]:
+    """Lines of the style's width; those after the first are indented by ``more`` as well."""
     return textwrap.wrap(
         text,
         max(style.width, 40),
         initial_indent=indent,
-        subsequent_indent=indent,
+        subsequent_indent=indent + more,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -148,7 +149,7 @@ def _advice(survey: Survey, style: Style) -> list[str]:
         if purpose in ORPHANS or purpose in OPEN:
             remedy = REMEDIES[purpose]
             command = f"`{remedy.command}`: " if remedy.command is not None else ""
-            told += _wrapped(f"{words(purpose)}: {command}{remedy.note}", style, "")
+            told += wrapped(f"{words(purpose)}: {command}{remedy.note}", style, "")
     return [*told, ""] if told else []
 
 
@@ -158,6 +159,12 @@ def _sum(survey: Survey, style: Style) -> str:
     questions = sum(1 for item in survey.items if item.purpose in OPEN)
     more = f"; {plural(questions, 'other')} not judged" if questions else ""
     return (f"{plural(len(orphans), 'orphan')}, {style.size(taken)}" if orphans else "No orphans") + more
+
+
+def by_witness(evidence: Iterable[Evidence]) -> list[Evidence]:
+    """Layers first, mounts last."""
+    order = list(Witness)
+    return sorted(evidence, key=lambda one: order.index(one.witness))
 
 
 def holder(evidence: Evidence, style: Style) -> str:

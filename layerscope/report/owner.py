@@ -14,11 +14,13 @@ from layerscope.report.orphans import (
     EVIDENCE,
     OPEN,
     SIGNS,
+    by_witness,
     evidence_document,
     evidence_line,
     paint,
     said_line,
     words,
+    wrapped,
 )
 from layerscope.report.shapes import (
     COUNT,
@@ -37,11 +39,11 @@ from layerscope.report.shapes import (
 )
 from layerscope.report.style import Style
 from layerscope.report.table import bold_grid, fit_last
-from layerscope.report.text import instruction, printable, shorten, shown_path
+from layerscope.report.text import instruction, printable, shown_path
 
 MOST_SHOWN: Final = 10
 """Lines of a kind in the table; the document has all."""
-_LABEL: Final = 12
+_LABEL: Final = 13
 
 
 def owner_table(answer: Answer, source: Source, style: Style) -> str:
@@ -69,7 +71,8 @@ def _owner(owner: Owner, answer: Answer, source: Source, style: Style) -> Iterab
             yield table
     yield ""
     yield style.paint("Evidence", "bold")
-    yield from (f"  {line}" for line in _first(_evidence(owner, source, style)))
+    for text in _first(_evidence(owner, source, style)):
+        yield from wrapped(text, style, "  ", "  ") if style.truncate else [f"  {text}"]
     yield ""
     yield style.paint("Frees it", "bold")
     yield from (f"  {line}" for line in _first([*commands(owner), *_notes(owner)]))
@@ -103,10 +106,10 @@ def _images(owner: Owner, style: Style) -> str:
 
 def _containers(owner: Owner, style: Style) -> str:
     rows = [
-        [printable(use.name), style.id(use.id), use.role.value, printable(use.state)]
+        [printable(use.name), style.id(use.id), use.role.value, printable(use.state), printable(use.image or "-")]
         for use in owner.containers[:MOST_SHOWN]
     ]
-    headers = ["CONTAINER", "ID", "AS", "STATE"]
+    headers = ["CONTAINER", "ID", "AS", "STATE", "IMAGE"]
     return _cut(bold_grid(rows, headers, set(), style), len(owner.containers)) if rows else ""
 
 
@@ -125,15 +128,14 @@ def _cut(table: str, count: int) -> str:
 
 def _evidence(owner: Owner, source: Source, style: Style) -> list[str]:
     """Every file that says something, and what."""
-    lines = [evidence_line(one, source.data_root, style) for one in owner.evidence]
+    lines = [evidence_line(one, source.data_root, style) for one in by_witness(owner.evidence)]
     for use in owner.images:
         lines.append(said_line(use.path, f"the image {printable(use.image.name)} has it", source.data_root, style))
     for container in owner.containers:
         if container.role is Role.LOWER:
             said = f"the container {printable(container.name)} stands on it"
             lines.append(said_line(container.path, said, source.data_root, style))
-    lines += [printable(sign) for sign in owner.signs]
-    return [shorten(line, max(style.width - 2, 40)) if style.truncate else line for line in lines]
+    return lines + [printable(sign) for sign in owner.signs]
 
 
 def commands(owner: Owner) -> list[str]:
@@ -211,7 +213,14 @@ def _document(owner: Owner) -> Document:
             for use in owner.images
         ],
         "containers": [
-            {"id": use.id, "name": use.name, "state": use.state, "role": use.role, **path_fields(use.path)}
+            {
+                "id": use.id,
+                "name": use.name,
+                "state": use.state,
+                "image": use.image,
+                "role": use.role,
+                **path_fields(use.path),
+            }
             for use in owner.containers
         ],
         "build_records": [
@@ -240,7 +249,7 @@ def owner_schema() -> Schema:
         layers=COUNT,
         created_by=described(nullable(TEXT), "The instruction that made the layer, as this image tells it."),
     )
-    container = path_record(id=TEXT, name=TEXT, state=TEXT, role=one_of(Role))
+    container = path_record(id=TEXT, name=TEXT, state=TEXT, image=nullable(TEXT), role=one_of(Role))
     build = record(
         id=TEXT,
         kind=TEXT,
