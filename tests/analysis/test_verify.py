@@ -52,7 +52,7 @@ def problems(answer: dict[str, Any]) -> set[tuple[str, str]]:
     return {(item["path"], item["problem"]) for layer in answer["layers"] for item in layer["differences"]}
 
 
-BIG = bytes(range(256)) * 9000
+BIG = bytes(range(256)) * 5000
 
 
 def full() -> bytes:
