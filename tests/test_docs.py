@@ -86,9 +86,10 @@ def test_audit_guide_prints_what_it_says_and_names_every_option() -> None:
     function = next(command.callback for command in app.registered_commands if command.name == "audit")
     for parameter in inspect.signature(function).parameters.values():
         for option in typing.get_args(parameter.annotation)[1:]:
-            for declaration in getattr(option, "param_decls", None) or ():
-                if declaration.startswith("--") and parameter.name not in typing.get_type_hints(Common):
-                    assert f"`{declaration}" in document, declaration
+            names = [str(option.default), *(option.param_decls or ())] if hasattr(option, "param_decls") else []
+            for name in names:  # in Annotated, Typer takes the first name for a default
+                if name.startswith("--") and parameter.name not in typing.get_type_hints(Common):
+                    assert f"`{name}" in document, name
 
 
 @pytest.mark.kernel
@@ -130,7 +131,10 @@ def test_readme_names_every_common_option() -> None:
     readme = (TOP / "README.md").read_text()
     for annotation in typing.get_type_hints(Common, include_extras=True).values():
         option = typing.get_args(annotation)[1]
-        for declaration in option.param_decls:
+        for declaration in (
+            str(option.default),
+            *(option.param_decls or ()),
+        ):  # the first name is its default there
             assert f"`{declaration}" in readme, declaration
         if option.envvar:
             assert f"`{option.envvar}`" in readme
