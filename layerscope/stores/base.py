@@ -135,7 +135,21 @@ def _images_named(images: Sequence[ImageRecord], text: str) -> list[ImageRecord]
         if text in (image.id, image.id.removeprefix("sha256:")):
             return [image]
     reference = parse(text)
-    return [image for image in images if reference is not None and reference.key in image.references]
+    found = [
+        image
+        for image in images
+        if text in image.references or (reference is not None and reference.key in image.references)
+    ]
+    if not found and reference is not None and reference.digest is not None:
+        # In containerd an image's id is the digest that it was pulled by: its names go with it.
+        found = [
+            image for image in images if image.id == reference.digest and _has_repository(image, reference.name)
+        ]
+    return found
+
+
+def _has_repository(image: ImageRecord, name: str) -> bool:
+    return any(own is not None and own.name == name for own in map(parse, image.references))
 
 
 def _by_prefix(images: Sequence[ImageRecord], containers: Sequence[ContainerRecord], text: str) -> list[Record]:

@@ -21,9 +21,10 @@ from layerscope.stores.records import DataRoot
 BLOBS: Final = "io.containerd.content.v1.content/blobs/sha256"
 LARGEST_DOCUMENT: Final = 16 << 20
 """Registries refuse manifests of more than 4 MiB."""
-DEEPEST: Final = 4
+DEEPEST: Final = 8
 """Indexes in each other; one is usual, two are rare."""
 MOST_MANIFESTS: Final = 1000
+"""Of an index, with those in indexes in it."""
 _MACHINES: Final = {
     "x86_64": "amd64",
     "aarch64": "arm64",
@@ -123,24 +124,25 @@ class ContentStore:
                 f"the manifest {target} is not in {self.root.join(BLOBS)}",
                 "the image is damaged, or was not pulled completely; pull it again",
             )
-        return list(self._of(target, document, None, DEEPEST))
+        return list(self._of(target, document, None, {target}, DEEPEST))
 
     def _of(
-        self, digest: str, document: dict[str, Any], platform: Platform | None, depth: int
+        self, digest: str, document: dict[str, Any], platform: Platform | None, seen: set[str], depth: int
     ) -> Iterator[Manifest]:
+        """``seen`` are the documents that were met already: no forged index leads in circles or fans out."""
         config, manifests = document.get("config"), document.get("manifests")
         if isinstance(config, dict) and isinstance(config.get("digest"), str):
             yield Manifest(digest, config["digest"], platform)
-        elif isinstance(manifests, list) and depth and len(manifests) <= MOST_MANIFESTS:
+        elif isinstance(manifests, list) and depth and len(seen) <= MOST_MANIFESTS:
             for entry in manifests:
-                yield from self._entry(entry, digest, depth)
+                yield from self._entry(entry, digest, seen, depth - 1)
         else:
             raise CorruptStoreError(
                 f"{self.root.join(self.path(digest))} is neither a manifest nor an index of manifests",
                 "the image is damaged, or no container image; remove it and get it again",
             )
 
-    def _entry(self, entry: object, digest: str, depth: int) -> Iterator[Manifest]:
+    def _entry(self, entry: object, digest: str, seen: set[str], depth: int) -> Iterator[Manifest]:
         if not isinstance(entry, dict) or not isinstance(entry.get("digest"), str):
             self._warn_of(digest, "has an entry without a digest")
             return
@@ -150,10 +152,13 @@ class ContentStore:
             return
         if platform is not None and "unknown" in (platform.os, platform.architecture):
             return
+        if entry["digest"] in seen:
+            return
+        seen.add(entry["digest"])
         try:
             document = self.document(entry["digest"])
             if document is not None:
-                yield from self._of(entry["digest"], document, platform, depth - 1)
+                yield from self._of(entry["digest"], document, platform, seen, depth)
         except CorruptStoreError as error:
             self._warn_of(digest, f"leads to something broken: {error.message}")
 

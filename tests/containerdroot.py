@@ -1,0 +1,227 @@
+"""Builds a synthetic containerd root with Docker's namespace in it, without containerd and without root.
+
+    root = FakeContainerd(tmp_path / "docker/containerd/daemon", docker=tmp_path / "docker")
+    base = root.layer({"etc/passwd": "root", "old": "x"})
+    image = root.image("docker.io/library/app:1", [base, root.layer({"old": WHITEOUT})])
+    web = root.container("web", image, upper={"etc/passwd": "changed"})
+    root.write()
+
+Everything can be changed before ``write``: ``meta`` and ``snapshots`` are the databases as trees of buckets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.boltwriter import BoltWriter
+from tests.dataroot import MADE, Files, digest, put, write
+
+Node = dict[bytes, Any]
+"""A bucket that can be changed: values are bytes or buckets."""
+SNAPSHOTTER: Final = "io.containerd.snapshotter.v1.overlayfs"
+
+
+@dataclass(frozen=True)
+class Blob:
+    digest: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer before it has a place in a chain."""
+
+    files: Files
+    diff_id: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    key: str
+    name: str
+    number: int
+    fs: Path
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image for one platform."""
+
+    manifest: Blob
+    config: Blob
+    snapshots: tuple[Snapshot, ...]
+    """Base first; empty when it is not unpacked."""
+    platform: dict[str, str]
+
+
+class FakeContainerd:
+    """A containerd root in the making; ``path`` is its directory, ``docker`` the engine's data root."""
+
+    def __init__(self, path: Path, docker: Path | None = None, namespace: str = "moby") -> None:
+        self.path = path
+        self.docker = docker
+        self.namespace = namespace
+        self.numbers = 0
+        self.meta: Node = {
+            b"version": varint(3),
+            namespace.encode(): {b"images": {}, b"snapshots": {b"overlayfs": {}}},
+        }
+        self.snapshots: Node = {}
+        self.blobs = path / "io.containerd.content.v1.content/blobs/sha256"
+        self.directories = path / SNAPSHOTTER / "snapshots"
+        self.meta_path = path / "io.containerd.metadata.v1.bolt/meta.db"
+        self.metadata_path = path / SNAPSHOTTER / "metadata.db"
+        for made in (self.blobs, self.directories, self.meta_path.parent):
+            made.mkdir(parents=True)
+        if docker is not None:
+            (docker / "containers").mkdir(parents=True)
+
+    def write(self) -> None:
+        """Write both databases."""
+        BoltWriter(self.meta_path).commit({b"v1": self.meta})
+        BoltWriter(self.metadata_path).commit({b"v1": {b"snapshots": self.snapshots, b"parents": {}}})
+
+    # -- content ---------------------------------------------------------------------------------------------
+
+    def blob(self, content: bytes) -> Blob:
+        name = hashlib.sha256(content).hexdigest()
+        path = self.blobs / name
+        path.write_bytes(content)
+        return Blob(f"sha256:{name}", path)
+
+    def document(self, value: object) -> Blob:
+        return self.blob(json.dumps(value).encode())
+
+    def layer(self, files: Files) -> Layer:
+        return Layer(files, "sha256:" + digest(f"layer {sorted(files.items(), key=str)}"))
+
+    def image(
+        self,
+        names: str | Sequence[str] | None,
+        layers: Sequence[Layer],
+        *,
+        platform: str = "linux/amd64",
+        unpack: bool = True,
+        config: dict[str, Any] | None = None,
+    ) -> Image:
+        """An image with these names, in full. ``config`` replaces parts of its configuration."""
+        described = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
+        document = self.document(
+            {
+                **described,
+                "created": MADE,
+                "config": {"Cmd": ["sh"]},
+                "history": [{"created": MADE, "created_by": f"RUN step {index}"} for index in range(len(layers))],
+                "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+                **(config or {}),
+            }
+        )
+        manifest = self.document(
+            {
+                "schemaVersion": 2,
+                "config": {"digest": document.digest, "size": document.path.stat().st_size},
+                "layers": [{"digest": f"sha256:{digest(layer.diff_id)}", "size": 1} for layer in layers],
+            }
+        )
+        image = Image(manifest, document, tuple(self._unpack(layers)) if unpack else (), described)
+        self.name(names, manifest)
+        return image
+
+    def index(self, names: str | Sequence[str] | None, images: Sequence[Image], *more: object) -> Blob:
+        """An index of images; ``more`` are further entries."""
+        entries = [{"digest": image.manifest.digest, "platform": image.platform} for image in images]
+        index = self.document({"schemaVersion": 2, "manifests": [*entries, *more]})
+        self.name(names, index)
+        return index
+
+    def name(self, names: str | Sequence[str] | None, target: Blob, parent: str | None = None) -> None:
+        """Let names stand for a manifest or index."""
+        for name in (names,) if isinstance(names, str) else names or ():
+            record: Node = {b"target": {b"digest": target.digest.encode(), b"size": varint(1)}}
+            if parent is not None:
+                record[b"labels"] = {b"org.mobyproject.image.parent": parent.encode()}
+            self.images[name.encode()] = record
+
+    # -- snapshots -------------------------------------------------------------------------------------------
+
+    def _unpack(self, layers: Sequence[Layer]) -> list[Snapshot]:
+        found: list[Snapshot] = []
+        chain = ""
+        for layer in layers:
+            chain = f"sha256:{digest(f'{chain} {layer.diff_id}')}" if chain else layer.diff_id
+            found.append(self.snapshot(chain, found[-1] if found else None, layer.files))
+        return found
+
+    def snapshot(self, key: str, parent: Snapshot | None, files: Files, *, kind: int = 3) -> Snapshot:
+        """A snapshot, unless there is one of that key."""
+        if key.encode() in self.keys:
+            name = self.keys[key.encode()][b"name"].decode()
+            number = int(name.split("/")[1])
+            return Snapshot(key, name, number, self.directories / str(number) / "fs")
+        self.numbers += 1
+        name = f"{self.namespace}/{self.numbers}/{key}"
+        made = Snapshot(key, name, self.numbers, self.directories / str(self.numbers) / "fs")
+        made.fs.mkdir(parents=True)
+        for path, file in files.items():
+            put(made.fs / path, file)
+        own: Node = {b"id": uvarint(self.numbers), b"kind": bytes([kind])}
+        named: Node = {b"name": name.encode()}
+        if kind == 3:
+            own[b"size"] = varint(4096 * (1 + len(files)))
+        if parent is not None:
+            own[b"parent"], named[b"parent"] = parent.name.encode(), parent.key.encode()
+        self.snapshots[name.encode()], self.keys[key.encode()] = own, named
+        return made
+
+    def container(
+        self, name: str, image: Image, *, upper: Files | None = None, **state: Any
+    ) -> tuple[str, Snapshot]:
+        """A Docker container, stopped unless ``state`` says otherwise; gives its id and its snapshot."""
+        assert self.docker is not None
+        identifier = digest(f"container {name}")
+        below = image.snapshots[-1] if image.snapshots else None
+        init = self.snapshot(f"{identifier}-init", below, {".dockerenv": ""})
+        top = self.snapshot(identifier, init, upper or {}, kind=2)
+        write(
+            self.docker / "containers" / identifier / "config.v2.json",
+            json.dumps(
+                {
+                    "ID": identifier,
+                    "Name": f"/{name}",
+                    "Driver": "overlayfs",
+                    "Image": image.manifest.digest,
+                    "Created": MADE,
+                    "Config": {"Image": name},
+                    "State": {"Running": False, "StartedAt": MADE, "FinishedAt": MADE, **state},
+                }
+            ),
+        )
+        return identifier, top
+
+    @property
+    def images(self) -> Node:
+        found: Node = self.meta[self.namespace.encode()][b"images"]
+        return found
+
+    @property
+    def keys(self) -> Node:
+        """The snapshots of the namespace, by the keys of its clients."""
+        found: Node = self.meta[self.namespace.encode()][b"snapshots"][b"overlayfs"]
+        return found
+
+
+def uvarint(number: int) -> bytes:
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
+def varint(number: int) -> bytes:
+    return uvarint(number << 1 if number >= 0 else (-number << 1) - 1)
