@@ -57,13 +57,17 @@ class Fates:
 
     def _decide(self, layer: Layer, path: str) -> Fate:
         last: Hider | None = None
-        for place, version in self._moved.versions(self._positions[layer.index], path):
-            if version.hidden_by is None:
-                return Fate(Exposure.VISIBLE, shown_at=place if place != path else None)
-            last = max(last or version.hidden_by, version.hidden_by)
+        reason = "changed while it was read"
+        try:
+            for place, version in self._moved.versions(self._positions[layer.index], path):
+                if version.hidden_by is None:
+                    return Fate(Exposure.VISIBLE, shown_at=place if place != path else None)
+                last = max(last or version.hidden_by, version.hidden_by)
+        except OSError as error:
+            last, reason = None, f"a directory on the way can't be read ({error.strerror})"
         if last is None:
-            gone = "changed while it was read; what it held is shown as visible"
-            self._warn(Caution("changed-file", f"{layer.diff_dir}/{path}", gone))
+            message = f"{reason}; what it holds is told as visible"
+            self._warn(Caution("unsettled-file", f"{layer.diff_dir}/{path}", message))
             return Fate(Exposure.VISIBLE)
         exposure = Exposure.OVERWRITTEN if last.reason is Reason.OVERWRITTEN else Exposure.DELETED
         return Fate(exposure, last._replace(layer=self._layers[last.layer].index))
