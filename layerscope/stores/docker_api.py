@@ -216,9 +216,11 @@ class DockerApiStore:
     def image_target(self, image: ImageRecord) -> Target:
         answer = self.engine.ask(lambda client: client.inspect_image(image.id))
         if isinstance(self.disk, ContainerdStore):
+            # First, for of an image that is not unpacked the engine has no history.
+            target = self._at_source(self.disk.image_target(image, images=self.images()))
             if self.disk.platform is None:  # else it may tell of another one
                 self._compare_image(image, answer)
-            return self._at_source(self.disk.image_target(image, images=self.images()))
+            return target
         self._compare_image(image, answer)
         chain = self._chain(answer, image.name, expected=bool(image.diff_ids))
         return self._at_source(self.disk.image_target(image, seen=chain, images=self.images()))

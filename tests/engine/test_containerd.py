@@ -275,11 +275,61 @@ def test_system_containerd_beside_the_data_root_is_found(specimens: Engine, ther
     assert len(alone["layers"]) > 20
 
 
-def test_image_that_is_not_unpacked_is_named_as_such(specimens: Engine, there: Cli) -> None:
-    """`docker load` unpacks: so the snapshots of an image that nothing uses are taken away."""
+# -- other clients of containerd, and images that are not unpacked --------------------------------------------
+
+
+def ctr(engine: Engine, namespace: str, *arguments: str, stdin: bytes | None = None) -> str:
+    """Run containerd's own client in the engine's tree."""
+    base = engine.data_root.parent
+    inside = ["nsenter", f"--target={(base / 'pid').read_text()}", "--mount"]
+    client = ["ctr", f"--address={base}/exec/containerd/containerd.sock", f"--namespace={namespace}"]
+    done = subprocess.run(
+        [*inside, *client, *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def test_image_that_is_not_unpacked_is_named_as_such_until_it_is(specimens: Engine, there: Cli) -> None:
     tag = "layerscope-test/packed:1"
-    specimens.load(saved_image(tag, [layer_tar(("only-here", b"x"))]), tag)
-    assert there.ok("image", tag, "--json").json["merged"]["files"] == 1
+    archive = saved_image(tag, [layer_tar(("only-here", b"x"))])
+    ctr(specimens, "moby", "images", "import", "--no-unpack", "-", stdin=archive)
+    specimens.images.append(tag)
+    answer = there.ok("ls", "--json").json
+    (listed,) = (image for image in answer["images"] if image["references"] == [tag])
+    assert listed["size_bytes"] is None
+    assert [warning["code"] for warning in answer["warnings"]] == ["not-unpacked"]
+    refused = there("image", tag)
+    assert (refused.code, refused.out) == (3, "")
+    assert "not unpacked" in refused.err
+    specimens.remove(specimens.create(tag))
+    answer = there.ok("image", tag, "--json").json
+    assert (answer["merged"]["files"], answer["warnings"]) == (1, [])
+
+
+def test_images_and_containers_of_another_client(specimens: Engine, there: Cli) -> None:
+    """As Kubernetes and nerdctl have them, with the engine running and without."""
+    tag = "example.org/pod:1"
+    archive = saved_image(tag, [layer_tar(("lower", b"x"))])
+    ctr(specimens, "k8s.io", "images", "import", "-", stdin=archive)
+    ctr(specimens, "k8s.io", "containers", "create", "--snapshotter=overlayfs", tag, "pod-1", "sh")
+    places = (
+        ["--namespace", "k8s.io"],
+        ["--namespace", "k8s.io", "--data-root", str(specimens.data_root)],
+        ["--namespace", "k8s.io", "--containerd-root", str(containerd_root(specimens))],
+    )
+    for place in places:
+        listed = there.ok("ls", "--json", *place).json
+        assert [image["references"] for image in listed["images"]] == [[tag]]
+        assert [one["name"] for one in listed["containers"]] == ["pod-1"]
+        assert listed["warnings"] == []
+        target = there.ok("container", "pod-1", "--json", *place).json
+        assert [layer["role"] for layer in target["layers"]] == ["image", "upper"]
+        assert target["target"]["image"] == tag
+    assert tag not in there.ok("ls").out
 
 
 # -- both stores on one host ---------------------------------------------------------------------------------
