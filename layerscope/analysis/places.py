@@ -184,11 +184,11 @@ class _Finder:
             return self._process(*process.groups())
         if not text.startswith("/") and (below is None or not os.path.lexists(path)):
             # A word of a mount's options, l/… or <id>/diff, starts from overlay2/.
-            for start in (self.root.path, self.root.join(DRIVER)):
-                candidate = os.path.normpath(os.path.join(start, text))
-                if candidate.startswith(f"{self.root.path}/") and os.path.lexists(candidate):
-                    below = candidate[len(self.root.path) + 1 :].split("/")
-                    break
+            names = os.path.normpath(text).split("/")
+            if names[0] not in (".", "..") and os.path.lexists(self.root.join(names[0])):
+                below = names
+            elif names[0] not in (".", "..") and os.path.lexists(self.root.join(DRIVER, names[0])):
+                below = [DRIVER, *names]
         if below is not None:
             return self._of_data_root(below)
         return self._at_mount(path, "self", "a path in a mount") if os.path.lexists(path) else None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from layerscope.analysis import orphans as module
-from layerscope.analysis.footprint import footprint
+from layerscope.analysis.footprint import Footprint, footprint
 from layerscope.analysis.orphans import Survey, find_orphan, find_orphans
 from layerscope.analysis.purpose import ORPHANS, REMEDIES, Purpose
 from layerscope.analysis.references import References, find_references
@@ -188,7 +188,7 @@ def test_change_deep_in_an_old_tree_makes_it_young(host: Host) -> None:
 def test_removal_that_just_began_is_young(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The directory is old, but the record of the layer was renamed a moment ago."""
     host.plant(LOST)
-    monkeypatch.setattr(module, "footprint", lambda *_: module.Footprint(0, 10**9, complete=True))
+    monkeypatch.setattr(module, "footprint", lambda *_: Footprint(0, 10**9, complete=True))
     assert host.classes(60) == {LOST: "unreferenced"}
     write(host.root.layerdb / "sha256" / f"{'1' * 64}-77-removing/cache-id", LOST)
     assert host.classes(60) == {LOST: "too-young"}
@@ -299,7 +299,7 @@ def test_hostile_names_and_deep_trees_are_survived(host: Host) -> None:
     write(host.root.layerdb / "mounts/\x1b[31m/mount-id", LOST)
     deep = host.plant(SECOND) / "diff"
     fd = os.open(deep, os.O_RDONLY)
-    for _ in range(1500):
+    for _ in range(1100):
         os.mkdir("d", dir_fd=fd)
         below = os.open("d", os.O_RDONLY, dir_fd=fd)
         os.close(fd)

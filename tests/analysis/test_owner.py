@@ -199,6 +199,7 @@ def test_every_word_for_a_layer_finds_it(host: Host) -> None:
         str(host.top.record),
         str(host.top.record / "diff"),
         f"overlay2/{directory.cache_id}/diff",
+        f"overlay2/{directory.cache_id}/merged/not/there",
         f"l/{directory.link_id}",
         f"{directory.cache_id}/diff",
         f"lowerdir=l/{directory.link_id}:l/{host.base.directory.link_id}",

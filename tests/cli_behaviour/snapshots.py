@@ -23,6 +23,8 @@ KEPT = Path(__file__).parent / "snapshots"
 SHOWN_ROOT = "/var/lib/docker"
 BOTH = (80, 100)
 
+UPPER = "0d53df0b960026c1110f55d9447322ae98cb3331cb1e0be26013acc627fbc626"
+"""The upper layer of the demo's container."""
 HOSTILE_NAMES = {
     "naïve/büro.txt": "a name in Latin letters",
     "naïve/日本語.txt": "one in wide letters",
@@ -82,6 +84,11 @@ CASES = (
     Case("extract", "extract shop/web:1 srv --to out"),
     Case("extract-layer", "extract shop/web:1 srv/shop --layer 4 --to out"),
     Case("audit", "audit shop/web:1", BOTH),
+    Case("orphans", "orphans", BOTH),
+    Case("orphans-all", "orphans --all"),
+    Case("owner-layer", "owner qrp4fptu4q72", BOTH),
+    Case("owner-path", f"owner overlay2/{UPPER}/merged/srv/shop/app.py", BOTH),
+    Case("owner-hostile", "owner --data-root {hostile} ffff", BOTH),
     Case("verify", "verify shop/web:1", BOTH),
     Case("reuse", "reuse", BOTH),
     Case("reuse-mermaid", "reuse --format mermaid"),
@@ -93,6 +100,8 @@ CASES = (
     Case("error-no-image", "image shop/wab:1"),
     Case("error-no-path", "cat shop/web:1 srv/shop/nothing"),
     Case("error-hidden-path", "cat shop/web:1 srv/shop/.env"),
+    Case("error-no-owner", "owner shop-web-1"),
+    Case("error-no-duration", "orphans --min-age soon"),
     Case("error-no-layer", "image shop/web:1 --layer 7"),
     Case("error-no-data-root", "ls --data-root /nonexistent"),
 )
@@ -125,6 +134,7 @@ def _hostile(path: Path) -> None:
         "COPY 日本語 /ünï/çödé/und/noch/viel/länger/als/das 🐋",
     ]
     root.image("app:1", [base, gone], history=[{"created_by": step} for step in steps])
+    (root.overlay2 / ("f" * 64)).mkdir()
 
 
 def run(case: Case, width: int, place: Path) -> str:
