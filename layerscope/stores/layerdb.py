@@ -5,6 +5,8 @@ Source: moby ``daemon/internal/layer/filestore.go``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -47,6 +49,8 @@ class LayerDb:
         self.warn = warn
         self.base = f"image/{driver}/layerdb"
         self._layers: dict[ChainId, LayerRecord | None] = {}
+        self._held: dict[str, DataRoot] = {}
+        """The directories in which the records are, kept open: thousands of records are read in them."""
 
     def place(self, chain_id: ChainId) -> str:
         """Where the record of a layer lies, relative to the data root."""
@@ -67,34 +71,39 @@ class LayerDb:
         return self._layers[chain_id]
 
     def _read_layer(self, chain_id: ChainId) -> LayerRecord | None:
-        place = self.place(chain_id)
-        if not self.root.has_directory(place):
-            return None
-        cache_id = records.cache_id(self.root.text(place, "cache-id"))
+        with self._record("sha256", chain_id.removeprefix("sha256:")) as record:
+            return self._layer(chain_id, record) if record is not None else None
+
+    def _layer(self, chain_id: ChainId, record: DataRoot) -> LayerRecord:
+        cache_id = records.cache_id(record.text("cache-id"))
         if cache_id is None:
-            self._corrupt(place, "cache-id", "names no directory of overlay2")
-        diff_id = records.diff_id(self.root.text(place, "diff"))
+            self._corrupt(record, "cache-id", "names no directory of overlay2")
+        diff_id = records.diff_id(record.text("diff"))
         if diff_id is None:
-            self._corrupt(place, "diff", "holds no diff_id")
-        parent_text = self.root.text(place, "parent")
-        parent = records.chain_id(parent_text)
-        if parent_text is not None and parent is None:
-            self._corrupt(place, "parent", "holds no chain_id")
+            self._corrupt(record, "diff", "holds no diff_id")
+        parent = self._parent(record)
         made_of = images.chain_id(parent, diff_id)
         if made_of != chain_id:
             message = f"holds the layer {diff_id} on {parent or 'nothing'}, whose chain_id is {made_of}"
-            self.warn(Caution("layerdb-mismatch", self.root.join(place), message))
-        return LayerRecord(chain_id, diff_id, cache_id, parent, self._size(place))
+            self.warn(Caution("layerdb-mismatch", record.path, message))
+        return LayerRecord(chain_id, diff_id, cache_id, parent, self._size(record))
 
-    def _size(self, place: str) -> int | None:
+    def _parent(self, record: DataRoot) -> ChainId | None:
+        text = record.text("parent")
+        parent = records.chain_id(text)
+        if text is not None and parent is None:
+            self._corrupt(record, "parent", "holds no chain_id")
+        return parent
+
+    def _size(self, record: DataRoot) -> int | None:
         wrong = "is missing or no size"
         try:
-            text = self.root.text(place, "size")
+            text = record.text("size")
         except CorruptStoreError as error:
             text, wrong = None, error.message
         if text is not None and text.isdecimal() and len(text) <= LONGEST_SIZE:
             return int(text)
-        self.warn(Caution("broken-size", self.root.join(place, "size"), wrong))
+        self.warn(Caution("broken-size", record.join("size"), wrong))
         return None
 
     def chain(self, top: ChainId) -> list[LayerRecord]:
@@ -121,24 +130,33 @@ class LayerDb:
 
     def mount(self, container_id: str) -> MountRecord | None:
         """The mount of a container, or None. Raises CorruptStoreError."""
-        place = f"{self.base}/mounts/{container_id}"
-        if not self.root.has_directory(place):
-            return None
-        mount_id = records.cache_id(self.root.text(place, "mount-id"))
+        with self._record("mounts", container_id) as record:
+            return self._mount(record) if record is not None else None
+
+    def _mount(self, record: DataRoot) -> MountRecord:
+        mount_id = records.cache_id(record.text("mount-id"))
         if mount_id is None:
-            self._corrupt(place, "mount-id", "names no directory of overlay2")
-        init_text = self.root.text(place, "init-id")
+            self._corrupt(record, "mount-id", "names no directory of overlay2")
+        init_text = record.text("init-id")
         init_id = records.cache_id(init_text)
         if init_text is not None and init_id is None:
-            self._corrupt(place, "init-id", "names no directory of overlay2")
-        parent_text = self.root.text(place, "parent")
-        parent = records.chain_id(parent_text)
-        if parent_text is not None and parent is None:
-            self._corrupt(place, "parent", "holds no chain_id")
-        return MountRecord(mount_id, init_id, parent)
+            self._corrupt(record, "init-id", "names no directory of overlay2")
+        return MountRecord(mount_id, init_id, self._parent(record))
 
-    def _corrupt(self, place: str, name: str, what: str) -> NoReturn:
+    @contextmanager
+    def _record(self, kind: str, name: str) -> Iterator[DataRoot | None]:
+        """The directory of a record; None when there is none. Raises CorruptStoreError."""
+        if kind not in self._held:
+            held = self.root.held(self.base, kind)
+            if held is None:
+                yield None
+                return
+            self._held[kind] = held
+        with self._held[kind].inside(name) as record:
+            yield record
+
+    def _corrupt(self, record: DataRoot, name: str, what: str) -> NoReturn:
         raise CorruptStoreError(
-            f"{self.root.join(place, name)} is missing or {what}",
+            f"{record.join(name)} is missing or {what}",
             "the record is damaged; remove what uses it and get it again",
         )

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat as st
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from layerscope.reading import DIRECTORY, FILE, open_untouched
 LARGEST_RECORD: Final = 64 << 20
 LARGEST_TEXT: Final = 64 << 10
 """Far more than an id, or the ``lower`` file of the 500 layers that the kernel mounts at most."""
+PAGE: Final = 4096
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _HEX64: Final = re.compile(r"[0-9a-f]{64}")
@@ -57,10 +59,11 @@ class DataRoot:
         if fd is None:
             return None
         try:
-            with open(fd, "rb") as file:
-                return file.read(largest)
+            return _read(fd, largest)
         except OSError as error:
             self._refused(error, parts)
+        finally:
+            os.close(fd)
 
     def open_file(self, *parts: str, largest: int) -> int | None:
         """A descriptor of a regular file, for the caller to close; None when it does not exist.
@@ -69,20 +72,25 @@ class DataRoot:
         """
         *above, name = (name for part in parts for name in part.split("/"))
         try:
+            if self._held is not None and not above:
+                return self._open_record(name, self._held, largest, parts)
             with self._opened(*above) as directory:
-                # Look before opening: opening a device may start it, opening a FIFO wakes who waits to write.
-                self._require_record(os.stat(name, dir_fd=directory, follow_symlinks=False), largest, parts)
-                fd = open_untouched(name, FILE, directory)
-                try:
-                    self._require_record(os.fstat(fd), largest, parts)
-                except BaseException:
-                    os.close(fd)
-                    raise
-                return fd
+                return self._open_record(name, directory, largest, parts)
         except FileNotFoundError:
             return None
         except OSError as error:
             self._refused(error, parts)
+
+    def _open_record(self, name: str, directory: int, largest: int, parts: tuple[str, ...]) -> int:
+        # Look before opening: opening a device may start it, opening a FIFO wakes who waits to write.
+        self._require_record(os.stat(name, dir_fd=directory, follow_symlinks=False), largest, parts)
+        fd = open_untouched(name, FILE, directory)
+        try:
+            self._require_record(os.fstat(fd), largest, parts)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def text(self, *parts: str) -> str | None:
         """The content of a short record, stripped; None when it does not exist. Raises CorruptStoreError."""
@@ -173,6 +181,16 @@ class DataRoot:
                 self._refused(error, parts)
             yield DataRoot(self.join(*parts), held)
 
+    def held(self, *parts: str) -> DataRoot | None:
+        """The same, open as long as the object lives: for who reads records there all along."""
+        with self.inside(*parts) as below:
+            if below is None or below._held is None:
+                return None
+            fd = os.dup(below._held)
+            kept = DataRoot(below.path, fd)
+            weakref.finalize(kept, os.close, fd)
+            return kept
+
     @contextmanager
     def _opened(self, *parts: str) -> Iterator[int]:
         """A directory below the root, opened component by component, through no symlink. Raises OSError."""
@@ -212,6 +230,19 @@ class DataRoot:
         raise CorruptStoreError(
             f"{self.join(*parts)} {what}", "the record is damaged; restore it, or remove what it belongs to"
         )
+
+
+def _read(fd: int, largest: int) -> bytes:
+    """The first ``largest`` bytes of a file. Most records are smaller than a page: no buffer, no second look."""
+    content = os.read(fd, min(largest, PAGE))
+    if len(content) < PAGE:
+        return content
+    parts = [content]
+    left = largest - len(content)
+    while left > 0 and (content := os.read(fd, min(left, LARGEST_TEXT))):
+        parts.append(content)
+        left -= len(content)
+    return b"".join(parts)
 
 
 def open_data_root(path: str) -> DataRoot:

@@ -1,0 +1,50 @@
+"""A large host for benchmarks, without an engine: 200 images, 3,000 layers and 300 containers on disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from tests.boltwriter import BoltWriter
+from tests.dataroot import FakeRoot
+
+IMAGES: Final = 200
+BASES: Final = 10
+LAYERS: Final = 3_000
+CONTAINERS: Final = 300
+BUILDS: Final = 200
+
+
+def make_host(path: Path) -> Path:
+    """Write the data root, unless it is there; the same numbers give the same root."""
+    if path.exists():
+        return path
+    root = FakeRoot(path)
+    bases = [
+        [root.layer({f"base{base}/file{layer}": "x" * layer}, buildkit=layer % 2 == 0) for layer in range(10)]
+        for base in range(BASES)
+    ]
+    own, left = divmod(LAYERS - BASES * len(bases[0]), IMAGES)
+    images = []
+    for number in range(IMAGES):
+        files = [{f"app{number}/file{layer}": "y" * number} for layer in range(own + (number < left))]
+        layers = [root.layer(held, buildkit=number % 2 == 0) for held in files]
+        images.append(root.image(f"bench/app{number}:1", [*bases[number % BASES], *layers]))
+    for number in range(CONTAINERS):
+        root.container(f"container{number}", images[number % IMAGES], upper={"var/log/app.log": "z" * number})
+    for record in root.layerdb.glob("sha256/*"):
+        shutil.copyfile(record / "size", record / "tar-split.json.gz")  # nothing here reads it
+    _build_cache(root)
+    return path
+
+
+def _build_cache(root: FakeRoot) -> None:
+    (root.path / "buildkit").mkdir()
+    names = [f"{number:025d}" for number in range(BUILDS)]
+    for name in names:
+        (root.overlay2 / name / "diff").mkdir(parents=True)
+    entries = {name.encode(): {b"parent": b"", b"size": b"0"} for name in names}
+    records = {name.encode(): {b"cache.description": b'{"value":"RUN make"}'} for name in names}
+    BoltWriter(root.path / "buildkit/snapshots.db").commit(entries)
+    BoltWriter(root.path / "buildkit/metadata_v2.db").commit({b"_main": records})
