@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.images import change_container, load_stack
+from benchmarks.layers import verify
 from benchmarks.measure import LAYERSCOPE, peak_resident_bytes, ratio, side_by_side
 from layerscope.workers import usable_cores
 from tests.dockerd import Engine, find_engine
@@ -29,6 +30,7 @@ def main() -> None:
         *startup(arguments.rounds),
         *image(engine, arguments.entries, arguments.rounds),
         *container(engine, arguments.entries, arguments.rounds),
+        *verify(engine, arguments.rounds),
     ]
     text = report(rows, arguments.entries, arguments.rounds)
     print(text)
