@@ -19,7 +19,7 @@ from layerscope.secrets.cache import Key, LayerCache, is_cacheable
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.hits import Hit, LayerScan, hit_of
 from layerscope.secrets.match import Match
-from layerscope.secrets.scan import LayerSource, scan_layers
+from layerscope.secrets.scan import FILES_AND_ARCHIVES, LayerSource, Reach, scan_layers
 
 DATA_ONLY: Final = "a data-only layer, whose files have no names of their own: give it as lowerdir=DIR"
 
@@ -71,6 +71,7 @@ class Means:
     reveal: bool = False
     cache: LayerCache | None = None
     """Not used to reveal: it holds no secret."""
+    reach: Reach = FILES_AND_ARCHIVES
 
 
 def audit(
@@ -125,14 +126,16 @@ def _scan(
             scanned.skipped.append(Skipped(path, DATA_ONLY))
             warn(Caution("not-scanned", path, DATA_ONLY))
     cache = None if means.reveal else means.cache
-    keys = {source: _key(layer, means.scanner) for source, layer in wanted.items()} if cache else {}
+    keys = {source: _key(layer, means) for source, layer in wanted.items()} if cache else {}
     scans: dict[LayerSource, LayerScan] = {}
     for source, key in keys.items():
         known = cache.get(key) if cache and key else None
         if known is not None:
             scans[source] = known
     missing = [source for source in wanted if source not in scans]
-    for index, scan in scan_layers(missing, means.scanner, jobs=means.jobs, reveal=means.reveal, tick=tick):
+    for index, scan in scan_layers(
+        missing, means.scanner, jobs=means.jobs, reveal=means.reveal, reach=means.reach, tick=tick
+    ):
         source = missing[index]
         scans[source] = scan
         key = keys.get(source)
@@ -147,7 +150,7 @@ def _source(stack: Stack, layer: Layer) -> LayerSource:
     return LayerSource(layer.diff_dir, stack.options.xattrs)
 
 
-def _key(layer: Layer, scanner: Scanner) -> Key | None:
+def _key(layer: Layer, means: Means) -> Key | None:
     """What an immutable layer's result depends on; None for a layer that may change.
 
     A chain_id is what a store claims of a directory, and the disk may be anybody's: the directory counts, too.
@@ -160,7 +163,8 @@ def _key(layer: Layer, scanner: Scanner) -> Key | None:
         return None
     return {
         "chain_id": layer.chain_id,
-        "scanner": scanner.version,
+        "scanner": means.scanner.version,
+        "archives": means.reach.archives,
         "directory": os.fsencode(layer.diff_dir).hex(),
         "inode": stat.st_ino,
         "ctime_ns": stat.st_ctime_ns,

@@ -10,20 +10,21 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Final, NamedTuple
+from io import BytesIO
+from typing import BinaryIO, Final, NamedTuple
 
 from layerscope.model import Tick, XattrFamily, no_tick
 from layerscope.overlay.tree import Directory, LayerTree
+from layerscope.secrets.archive_kinds import HEAD_BYTES as KIND_BYTES
+from layerscope.secrets.archive_kinds import ArchiveKind, ends_as_zip, foreign_kind, kind_of
+from layerscope.secrets.archives import BATCH_BYTES, SMALL_BYTES, Archives, Inside, told_once
 from layerscope.secrets.engine import FileScan, Scanner
+from layerscope.secrets.guarded import scan_each, scan_stream
 from layerscope.secrets.hits import Hit, LayerScan, Skip, hit_of
 from layerscope.secrets.layer_files import LayerFile, LayerFiles
 from layerscope.secrets.sections import Section, sections
 from layerscope.workers import run
 
-SMALL_BYTES: Final = 1 << 20
-"""Files up to this size are read whole, and scanned many at a time."""
-BATCH_BYTES: Final = 8 << 20
 BATCH_FILES: Final = 1000
 HEAD_BYTES: Final = 8000
 """A zero byte among so many first ones makes a file binary."""
@@ -36,6 +37,16 @@ class LayerSource:
 
     directory: str
     family: XattrFamily
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What is looked into."""
+
+    archives: bool = True
+
+
+FILES_AND_ARCHIVES: Final = Reach()
 
 
 class _Task(NamedTuple):
@@ -87,6 +98,7 @@ def scan_layers(
     *,
     jobs: int,
     reveal: bool = False,
+    reach: Reach = FILES_AND_ARCHIVES,
     tick: Tick = no_tick,
 ) -> Iterator[tuple[int, LayerScan]]:
     """Yield the index of each source with its result, as they are done.
@@ -103,7 +115,7 @@ def scan_layers(
             tasks.append(task)
 
     def make() -> Callable[[_Task], _Part]:
-        return _Worker(sources, scanner, reveal).scan
+        return _Worker(sources, scanner, reach, reveal).scan
 
     refill()
     alone = jobs == 1 or len(tasks) < 2
@@ -142,8 +154,9 @@ def _tasks(layers: Sequence[_Layer]) -> Iterator[_Task]:
 class _Worker:
     """Reads and scans batches of files. One process each."""
 
-    def __init__(self, sources: Sequence[LayerSource], scanner: Scanner, reveal: bool) -> None:
+    def __init__(self, sources: Sequence[LayerSource], scanner: Scanner, reach: Reach, reveal: bool) -> None:
         self._scanner = scanner
+        self._archives = Archives(scanner) if reach.archives else None
         self._reveal = reveal
         self._trees = [LayerTree(source.directory, source.family) for source in sources]
 
@@ -187,40 +200,69 @@ class _Worker:
 
     def _scan_small(self, part: _Part, small: Sequence[tuple[LayerFile, bytes]]) -> None:
         jobs = [(paths, content) for file, content in small for paths in _alike(file, content[:HEAD_BYTES])]
-        try:
-            scans = self._scanner.scan_small([(paths[0], content) for paths, content in jobs])
-        except Exception:
-            for paths, content in jobs:  # one of them is to blame
-                self._guarded(part, paths, partial(self._scan_content, content))
-            return
-        for (paths, _), scan in zip(jobs, scans, strict=True):
-            self._take(part, paths, scan)
+        scans = iter(scan_each(self._scanner, [(paths[0], content) for paths, content in jobs]))
+        inside: list[list[Inside]] = [[] for _ in small]
+        for (file, content), found in zip(small, inside, strict=True):
+            if kind := self._kind(part, file, content, content):
+                self._look_into(part, file, kind, BytesIO(content), found)
+        if self._archives is not None:
+            self._archives.finish()
+        for (file, content), found in zip(small, inside, strict=True):
+            own = [(paths, next(scans)) for paths in _alike(file, content[:HEAD_BYTES])]
+            self._take_file(part, file, own, found)
 
     def _scan_large(self, part: _Part, file: LayerFile, fd: int, stat: os.stat_result) -> None:
-        for paths in _alike(file, os.pread(fd, HEAD_BYTES, 0)):
-            self._guarded(part, paths, partial(self._scan_sections, fd, stat))
+        head = os.pread(fd, HEAD_BYTES, 0)
+        own = [(paths, self._scan_sections(fd, stat, paths[0])) for paths in _alike(file, head)]
+        inside: list[Inside] = []
+        tail = os.pread(fd, KIND_BYTES, max(0, stat.st_size - KIND_BYTES))
+        if (kind := self._kind(part, file, head, tail)) and self._archives is not None:
+            with open(fd, "rb", closefd=False) as content:
+                self._look_into(part, file, kind, content, inside)
+            self._archives.finish()
+        self._take_file(part, file, own, inside)
 
-    def _scan_content(self, content: bytes, path: str) -> FileScan:
-        return self._scanner.scan_small([(path, content)])[0]
+    def _kind(self, part: _Part, file: LayerFile, head: bytes, tail: bytes) -> ArchiveKind | None:
+        """What to look into a file as; one that nobody here can look into is noted."""
+        if self._archives is None:
+            return None
+        if kind := kind_of(head):
+            return kind
+        if foreign := foreign_kind(head):
+            part.skips.append(Skip(file.path, f"an archive ({foreign}) that can't be looked into", lasting=True))
+        return ArchiveKind.ZIP if ends_as_zip(tail) else None
+
+    def _look_into(
+        self, part: _Part, file: LayerFile, kind: ArchiveKind, content: BinaryIO, found: list[Inside]
+    ) -> None:
+        assert self._archives is not None
+        try:
+            self._archives.look_into(kind, content, file.path, file.size_bytes, found)
+        except OSError as error:
+            part.skips.append(Skip(file.path, _reason(error)))
 
     def _scan_sections(self, fd: int, stat: os.stat_result, path: str) -> FileScan:
         found = FileScan(())
         for start, end in sections(fd, stat):
-            scan = self._scanner.scan_file(Section(fd, start, end), path)
+            scan = scan_stream(self._scanner, Section(fd, start, end), path)
             if start:  # behind a hole nobody counts lines
                 matches = (replace(one, offset=one.offset + start, line=None, column=None) for one in scan.matches)
                 scan = replace(scan, matches=tuple(matches))
             found = FileScan(found.matches + scan.matches, found.omissions + scan.omissions)
         return found
 
-    def _guarded(self, part: _Part, paths: list[str], scan: Callable[[str], FileScan]) -> None:
-        """Scan one file that may be made to break a parser: that must not end the audit of a host."""
-        try:
-            self._take(part, paths, scan(paths[0]))
-        except OSError:
-            raise
-        except Exception as error:
-            part.skips.append(Skip(paths[0], f"the scanner failed: {type(error).__name__}", lasting=True))
+    def _take_file(
+        self, part: _Part, file: LayerFile, own: Sequence[tuple[list[str], FileScan]], inside: list[Inside]
+    ) -> None:
+        """Note what a file holds: its own bytes, scanned for some of its paths at a time, and what lies in it."""
+        if not inside:
+            for paths, scan in own:
+                self._take(part, paths, scan)
+            return
+        for paths, scan in own:
+            self._take(part, paths, next(told_once([Inside(None, scan, True), *inside])).scan)
+        for one in told_once(inside):
+            self._take(part, [file.path, *file.others], one.scan, one.member)
 
     def _take(self, part: _Part, paths: list[str], scan: FileScan, member: str | None = None) -> None:
         """Note what a file holds, at each of its paths; ``member`` is the path inside it, for an archive."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from layerscope.analysis.audit import Audit, Means, Skipped, Subject
     from layerscope.analysis.selection import Selection
     from layerscope.secrets.baseline import Baseline
+    from layerscope.secrets.scan import Reach
 
 PANEL: Final = "Audit"
 GATE: Final = "Gate"
@@ -125,6 +126,10 @@ Disable = Annotated[
     ),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Scan everything anew, and keep nothing.")]
+LookIntoArchives = Annotated[
+    bool,
+    typer.Option("--archives/--no-archives", help="Look into zip, jar, whl, tar, gz, xz, zst and bz2 files."),
+]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -140,6 +145,7 @@ def audit(
     everything: Everything = False,
     confidence: LeastConfidence = None,
     show_secrets: ShowSecrets = False,
+    archives: LookIntoArchives = True,
     no_cache: NoCache = False,
     jobs: Jobs = None,
     rules: RulesFile = None,
@@ -166,12 +172,14 @@ def audit(
     from layerscope.analysis.selection import select
     from layerscope.secrets.baseline import Baseline, read_baseline
     from layerscope.secrets.baseline import allow as allow_entry
+    from layerscope.secrets.scan import Reach
 
     if everything and targets:
         raise UsageError("--all and targets contradict each other", "without a target everything is audited")
     kept = read_baseline(baseline) if baseline is not None else Baseline()
     inline = [allow_entry(text) for text in allow or ()]
-    means = _means(session, rules, only or [], disable or [], jobs, show_secrets, no_cache)
+    reach = Reach(archives)
+    means = _means(session, rules, only or [], disable or [], jobs, show_secrets, no_cache, reach)
     subjects, unread = _subjects(session, targets, everything)
     ignored, clean = _ignored(session, ignore_layers_of or [], ignore_diff_id or [])
     found = run_audit(subjects, means, ignored=ignored, clean=clean, warn=session.cautions, tick=session.progress)
@@ -198,6 +206,7 @@ def _means(
     jobs: int | None,
     reveal: bool,
     no_cache: bool,
+    reach: Reach,
 ) -> Means:
     """What to scan with. Raises RulesError, or UsageError for a rule that does not exist."""
     from layerscope.analysis.audit import Means
@@ -216,7 +225,7 @@ def _means(
         every = {rule.id: rule for rule in (*known.rules, *own_rules().rules)}
         masking = Scanner(RuleSet(tuple(every.values()), own_rules().allowlists), cache_dir=place)
     session.say(f"scanning by {len(rules.rules)} rules with {scanner.engine}")
-    return Means(scanner, masking, jobs or usable_cores(), reveal, cache)
+    return Means(scanner, masking, jobs or usable_cores(), reveal, cache, reach)
 
 
 def _subjects(session: Session, targets: list[str] | None, everything: bool) -> tuple[list[Subject], list[Skipped]]:
