@@ -37,9 +37,7 @@ def reuse(
     """
     session.allow(Format.TABLE, Format.JSON, *(() if remove else (Format.DOT, Format.MERMAID)))
     if remove and not names:
-        raise UsageError(
-            "name the images to remove", "layerscope reuse --remove IMAGE…"
-        )
+        raise UsageError("name the images to remove", "layerscope reuse --remove IMAGE…")
     if remove:
         _remove(session, names or [])
     else:
