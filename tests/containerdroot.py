@@ -23,6 +23,7 @@ from tests.dataroot import MADE, Files, digest, put, write
 
 Node = dict[bytes, Any]
 """A bucket that can be changed: values are bytes or buckets."""
+APP: Final = "docker.io/library/app:1"
 SNAPSHOTTER: Final = "io.containerd.snapshotter.v1.overlayfs"
 
 
