@@ -43,6 +43,7 @@ ONLY_HERE = {
     **DEPENDENCIES,
     "requests": "stores/docker_api.py",  # what docker raises
     "hyperscan": "secrets/",  # an option
+    "dulwich": "secrets/git",
     "backports": "secrets/inflate.py",
     "compression": "secrets/inflate.py",  # the standard library's from 3.14 on, in place of backports.zstd
 }

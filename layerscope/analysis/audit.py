@@ -165,6 +165,7 @@ def _key(layer: Layer, means: Means) -> Key | None:
         "chain_id": layer.chain_id,
         "scanner": means.scanner.version,
         "archives": means.reach.archives,
+        "git": means.reach.git,
         "directory": os.fsencode(layer.diff_dir).hex(),
         "inode": stat.st_ino,
         "ctime_ns": stat.st_ctime_ns,

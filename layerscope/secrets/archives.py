@@ -10,19 +10,17 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
 
 from layerscope.secrets.archive_kinds import HEAD_BYTES, ArchiveKind, foreign_kind, kind_of
 from layerscope.secrets.bounded import LIMITS, Budget, LimitReachedError, Limits, Stream, reason
 from layerscope.secrets.engine import FileScan, Scanner
-from layerscope.secrets.guarded import scan_each, scan_stream
+from layerscope.secrets.guarded import SMALL_BYTES, Batch, scan_each, scan_stream
 from layerscope.secrets.inflate import Inflater
 from layerscope.secrets.match import Omission, Secret
 from layerscope.secrets.members import ForwardFile, Member, SeekableFile, tar_members, zip_members
 
-SMALL_BYTES: Final = 1 << 20
-"""Files up to this size are held in memory, and scanned many at a time."""
-BATCH_BYTES: Final = 8 << 20
 MOST_ALIKE: Final = 10
 """So many members of one archive that were not read for the same reason are named, the rest counted."""
 _PACKED_NAMES: Final = {".tgz": ".tar", ".tbz2": ".tar", ".txz": ".tar", ".tzst": ".tar", ".svgz": ".svg"}
@@ -43,8 +41,7 @@ class Archives:
     def __init__(self, scanner: Scanner, limits: Limits = LIMITS) -> None:
         self._scanner = scanner
         self._limits = limits
-        self._waiting: list[tuple[list[Inside], str, str, bytes]] = []
-        self._waiting_bytes = 0
+        self._batch = Batch(scanner)
 
     def look_into(
         self, kind: ArchiveKind, file: SeekableFile, path: str, size_bytes: int, found: list[Inside]
@@ -53,42 +50,23 @@ class Archives:
 
         Raises OSError when the disk fails.
         """
-        visit = _Visit(self, path, Budget(self._limits, size_bytes), found)
+        visit = _Visit(self._scanner, self._batch, path, Budget(self._limits, size_bytes), found)
         try:
             visit.archive("", kind, file, 1)
         finally:
             visit.close()
 
-    def scan(self, found: list[Inside], path: str, member: str, content: bytes) -> None:
-        """Scan a small member, soon."""
-        self._waiting.append((found, path, member, content))
-        self._waiting_bytes += len(content)
-        if self._waiting_bytes > BATCH_BYTES:
-            self.finish()
-
-    def scan_now(self, content: bytes, path: str) -> FileScan:
-        return scan_each(self._scanner, [(path, content)])[0]
-
-    def scan_stream(self, stream: Stream, path: str) -> FileScan:
-        return scan_stream(self._scanner, stream, path)
-
     def finish(self) -> None:
         """Scan what waits."""
-        scans = scan_each(
-            self._scanner, [(_within(path, member), content) for _, path, member, content in self._waiting]
-        )
-        for (found, _, member, _), scan in zip(self._waiting, scans, strict=True):
-            if scan.matches or scan.omissions:
-                found.append(Inside(member, scan))
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._batch.finish()
 
 
 class _Visit:
     """One file of a layer, looked into."""
 
-    def __init__(self, archives: Archives, path: str, budget: Budget, found: list[Inside]) -> None:
-        self._archives = archives
+    def __init__(self, scanner: Scanner, batch: Batch, path: str, budget: Budget, found: list[Inside]) -> None:
+        self._scanner = scanner
+        self._batch = batch
         self._path = path
         self._budget = budget
         self._found = found
@@ -143,9 +121,9 @@ class _Visit:
         if kind is not None:
             self._nested(place, kind, stream, depth + 1)
         elif len(content) < SMALL_BYTES:
-            self._archives.scan(self._found, self._path, place, content)
+            self._batch.add(_within(self._path, place), content, partial(self._add, place))
         else:
-            self._add(place, self._archives.scan_stream(stream, _within(self._path, place)))
+            self._add(place, scan_stream(self._scanner, stream, _within(self._path, place)))
         if stream.problem is not None and stream.problem != self._budget.exhausted:
             self.omit(place, stream.problem, where)
 
@@ -156,10 +134,12 @@ class _Visit:
         size = len(content)
         self._budget.held += size
         if size <= left:
-            self._add(place, self._archives.scan_now(content, _within(self._path, place)), is_archive=True)
+            (scan,) = scan_each(self._scanner, [(_within(self._path, place), content)])
+            self._add(place, scan, is_archive=True)
             self.archive(place, kind, io.BytesIO(content), depth)
         elif kind is ArchiveKind.ZIP:
-            self._add(place, self._archives.scan_stream(stream, _within(self._path, place)), is_archive=True)
+            scan = scan_stream(self._scanner, stream, _within(self._path, place))
+            self._add(place, scan, is_archive=True)
             self.omit(place, f"a zip of more than {left} bytes in an archive: not looked into")
         else:
             del content

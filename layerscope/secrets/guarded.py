@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from layerscope.secrets.engine import FileScan, Reader, Scanner
 from layerscope.secrets.match import Omission
 from layerscope.secrets.pattern import Data
+
+SMALL_BYTES: Final = 1 << 20
+"""Files up to this size are held in memory, and scanned many at a time."""
+BATCH_BYTES: Final = 8 << 20
+BATCH_FILES: Final = 1000
 
 
 def scan_each(scanner: Scanner, files: Sequence[tuple[str, Data]]) -> list[FileScan]:
@@ -27,6 +33,28 @@ def scan_stream(scanner: Scanner, reader: Reader, path: str) -> FileScan:
         raise
     except Exception as error:
         return _failed(path, error)
+
+
+class Batch:
+    """Small files, scanned many at a time; results go where each file says, some of them only after ``finish``."""
+
+    def __init__(self, scanner: Scanner) -> None:
+        self._scanner = scanner
+        self._waiting: list[tuple[str, bytes, Callable[[FileScan], None]]] = []
+        self._waiting_bytes = 0
+
+    def add(self, path: str, content: bytes, take: Callable[[FileScan], None]) -> None:
+        self._waiting.append((path, content, take))
+        self._waiting_bytes += len(content)
+        if self._waiting_bytes > BATCH_BYTES or len(self._waiting) >= BATCH_FILES:
+            self.finish()
+
+    def finish(self) -> None:
+        """Scan what waits."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        scans = scan_each(self._scanner, [(path, content) for path, content, _ in waiting])
+        for (_, _, take), scan in zip(waiting, scans, strict=True):
+            take(scan)
 
 
 def _failed(path: str, error: Exception) -> FileScan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from layerscope.secrets.git_paths import repository_of
 from layerscope.secrets.match import Confidence, Match, fingerprint
 
 _fingerprint = lru_cache(maxsize=4096)(fingerprint)  # one secret often lies in many places
@@ -23,7 +24,8 @@ class Hit:
     path: str
     """Of the file, from the layer's root."""
     member: str | None
-    """The path inside the file, where that is an archive: ``config.properties`` in ``app.jar``."""
+    """The path inside the file, where that is an archive: ``config.properties`` in ``app.jar``. In a file of git
+    objects ``<commit>:<path>``, or the object's id."""
     offset: int
     line: int | None
     column: int | None
@@ -34,8 +36,10 @@ class Hit:
 
     @property
     def shown_path(self) -> str:
-        """``app.jar!/config.properties`` for what lies in an archive."""
-        return self.path if self.member is None else f"{self.path}!/{self.member}"
+        """``app.jar!/config.properties`` for what lies in an archive, ``.git!/<commit>:config.py`` in git."""
+        if self.member is None:
+            return self.path
+        return f"{repository_of(self.path) or self.path}!/{self.member}"
 
     @property
     def sort_key(self) -> tuple[str, str, int, str, str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from io import BytesIO
 from typing import BinaryIO, Final, NamedTuple
 
@@ -17,15 +19,15 @@ from layerscope.model import Tick, XattrFamily, no_tick
 from layerscope.overlay.tree import Directory, LayerTree
 from layerscope.secrets.archive_kinds import HEAD_BYTES as KIND_BYTES
 from layerscope.secrets.archive_kinds import ArchiveKind, ends_as_zip, foreign_kind, kind_of
-from layerscope.secrets.archives import BATCH_BYTES, SMALL_BYTES, Archives, Inside, told_once
+from layerscope.secrets.archives import Archives, Inside, told_once
 from layerscope.secrets.engine import FileScan, Scanner
-from layerscope.secrets.guarded import scan_each, scan_stream
+from layerscope.secrets.git_paths import repository_of
+from layerscope.secrets.guarded import BATCH_BYTES, BATCH_FILES, SMALL_BYTES, scan_each, scan_stream
 from layerscope.secrets.hits import Hit, LayerScan, Skip, hit_of
 from layerscope.secrets.layer_files import LayerFile, LayerFiles
 from layerscope.secrets.sections import Section, sections
 from layerscope.workers import run
 
-BATCH_FILES: Final = 1000
 HEAD_BYTES: Final = 8000
 """A zero byte among so many first ones makes a file binary."""
 CHANGED: Final = "changed while it was read"
@@ -44,16 +46,18 @@ class Reach:
     """What is looked into."""
 
     archives: bool = True
+    git: bool = False
 
 
 FILES_AND_ARCHIVES: Final = Reach()
 
 
 class _Task(NamedTuple):
-    """A batch of files of one layer."""
+    """A batch of files of one layer; or the files of a git repository, which are read a second time."""
 
     source: int
     files: list[LayerFile]
+    repository: str | None = None
 
 
 @dataclass(slots=True)
@@ -107,7 +111,7 @@ def scan_layers(
     Raises WorkerDiedError.
     """
     layers = [_Layer(LayerFiles(LayerTree(source.directory, source.family))) for source in sources]
-    feed = _tasks(layers)
+    feed = _tasks(layers, reach)
     tasks: deque[_Task] = deque()
 
     def refill() -> None:
@@ -134,21 +138,35 @@ def _alone(work: Callable[[_Task], _Part], tasks: deque[_Task]) -> Iterator[_Par
         yield work(tasks.popleft())
 
 
-def _tasks(layers: Sequence[_Layer]) -> Iterator[_Task]:
+def _tasks(layers: Sequence[_Layer], reach: Reach) -> Iterator[_Task]:
     """Batches of files, layer by layer; each layer has at least one, maybe empty."""
     for index, layer in enumerate(layers):
         batch: list[LayerFile] = []
         size = 0
+        repositories: dict[str, list[LayerFile]] = {}
         for file in layer.files:
+            for name, one in _object_files(file) if reach.git else ():
+                repositories.setdefault(name, []).append(one)
             if batch and (size + file.size_bytes > BATCH_BYTES or len(batch) >= BATCH_FILES):
                 layer.handed_out += 1
                 yield _Task(index, batch)
                 batch, size = [], 0
             batch.append(file)
             size += file.size_bytes
+        for name, files in repositories.items():
+            layer.handed_out += 1
+            yield _Task(index, files, name)
         layer.handed_out += 1
         layer.listed = True
         yield _Task(index, batch)
+
+
+def _object_files(file: LayerFile) -> Iterator[tuple[str, LayerFile]]:
+    """Under which of its names a file is one of git's: those repositories, and the file as it is there."""
+    for path in (file.path, *file.others):
+        if repository := repository_of(path):
+            directory, _, name = path.rpartition("/")
+            yield repository, LayerFile(directory, name, file.size_bytes)
 
 
 class _Worker:
@@ -163,6 +181,9 @@ class _Worker:
     def scan(self, task: _Task) -> _Part:
         part = _Part(task.source)
         directory = self._trees[task.source].root()
+        if task.repository is not None:
+            self._scan_repository(part, task.repository, task.files)
+            return part
         small: list[tuple[LayerFile, bytes]] = []
         held = 0
         for file in task.files:
@@ -251,6 +272,19 @@ class _Worker:
             found = FileScan(found.matches + scan.matches, found.omissions + scan.omissions)
         return found
 
+    def _scan_repository(self, part: _Part, path: str, files: Sequence[LayerFile]) -> None:
+        from layerscope.secrets.git import ObjectFile, Repository  # what it needs takes time to import
+
+        tree = self._trees[part.source]
+        objects = [ObjectFile(file.path, file.size_bytes, partial(_opened, tree, file)) for file in files]
+        Repository(self._scanner, path).scan(objects)
+        for one in objects:
+            for member, scan in one.found:
+                self._take(part, [one.path], scan, member)
+            self._take(part, [one.path], FileScan((), tuple(one.omissions)))
+            if one.failure is not None:
+                part.skips.append(Skip(one.path, _reason(one.failure)))
+
     def _take_file(
         self, part: _Part, file: LayerFile, own: Sequence[tuple[list[str], FileScan]], inside: list[Inside]
     ) -> None:
@@ -269,6 +303,16 @@ class _Worker:
         for path in paths:
             part.hits += (hit_of(match, path, member, reveal=self._reveal) for match in scan.matches)
         part.skips += (Skip(one.path, one.reason, lasting=True) for one in scan.omissions)
+
+
+@contextmanager
+def _opened(tree: LayerTree, file: LayerFile) -> Iterator[BinaryIO]:
+    """A file of a layer, opened for reading in place. Raises OSError."""
+    with (
+        Directory(tree, file.directory, None).open_file(file.name) as fd,
+        open(fd, "rb", closefd=False) as content,
+    ):
+        yield content
 
 
 def _alike(file: LayerFile, head: bytes) -> list[list[str]]:

@@ -348,7 +348,7 @@ def test_bytes_have_a_limit_over_all_members(scan: Scan, limits: Set, name: str)
     assert [hit.offset for hit in inside] == [6]
     assert "a" in reasons(found)
     reason = f"more than {3 << 20} bytes are packed in it: the rest is not looked into"
-    assert set(reasons(found).values()) == {reason}
+    assert {reason} <= set(reasons(found).values()) <= {reason, "ends too early"}
 
 
 def test_a_bomb_is_known_by_its_ratio(scan: Scan, limits: Set) -> None:

@@ -130,6 +130,9 @@ LookIntoArchives = Annotated[
     bool,
     typer.Option("--archives/--no-archives", help="Look into zip, jar, whl, tar, gz, xz, zst and bz2 files."),
 ]
+LookIntoGit = Annotated[
+    bool, typer.Option("--git", help="Scan what git repositories keep: every version of every file.")
+]
 Jobs = Annotated[
     int | None,
     typer.Option(
@@ -146,6 +149,7 @@ def audit(
     confidence: LeastConfidence = None,
     show_secrets: ShowSecrets = False,
     archives: LookIntoArchives = True,
+    git: LookIntoGit = False,
     no_cache: NoCache = False,
     jobs: Jobs = None,
     rules: RulesFile = None,
@@ -178,7 +182,7 @@ def audit(
         raise UsageError("--all and targets contradict each other", "without a target everything is audited")
     kept = read_baseline(baseline) if baseline is not None else Baseline()
     inline = [allow_entry(text) for text in allow or ()]
-    reach = Reach(archives)
+    reach = Reach(archives, git)
     means = _means(session, rules, only or [], disable or [], jobs, show_secrets, no_cache, reach)
     subjects, unread = _subjects(session, targets, everything)
     ignored, clean = _ignored(session, ignore_layers_of or [], ignore_diff_id or [])
