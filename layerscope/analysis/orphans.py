@@ -42,6 +42,8 @@ class Item:
     """What else its class follows from, in words."""
     cache_id: CacheId | None = None
     """None for a link or record, and for a directory with a name that the engine gives to none."""
+    links: tuple[str, ...] = ()
+    """For what is not in use: the short links in ``l/`` that lead to it."""
     suspected: Purpose | None = None
     """What it would be, when it is too young or sources can't be read."""
     allocated_bytes: int | None = None
@@ -207,7 +209,10 @@ class _Survey:
             return item
         changed = max([found.changed_ns, *self._record_changes(item.evidence)])
         return replace(
-            item, allocated_bytes=found.allocated_bytes, age_seconds=(self.began_ns - changed) / 1_000_000_000
+            item,
+            links=tuple(link for link, target in self.links.items() if target == item.cache_id is not None),
+            allocated_bytes=found.allocated_bytes,
+            age_seconds=(self.began_ns - changed) / 1_000_000_000,
         )
 
     def _record_changes(self, evidence: Sequence[Evidence]) -> Iterable[int]:
@@ -242,8 +247,7 @@ class _Survey:
         if references.of(item.cache_id) != item.evidence:
             return True
         # A removal starts with the short link.
-        links = [link for link, target in self.links.items() if target == item.cache_id]
-        return any(self.root.link(DRIVER, "l", link) is None for link in links)
+        return any(self.root.link(DRIVER, "l", link) is None for link in item.links)
 
     def _names_above(self, items: Sequence[Item], suspects: Sequence[Item]) -> dict[str, str]:
         """The suspects that lie below a directory in use, by its ``lower`` file, and which that is."""

@@ -101,7 +101,7 @@ class Remedy:
     note: str
 
 
-_BY_HAND: Final = "stop the engine, move it out of overlay2/, and delete it when all still works"
+_BY_HAND: Final = "stop the engine, move it and its link out of overlay2/, delete both when all still works"
 REMEDIES: Final = {
     Purpose.IMAGE: Remedy("docker rmi IMAGE", "goes with the last image that holds it"),
     Purpose.UPPER: Remedy("docker rm CONTAINER", "what the container wrote goes with it"),
@@ -117,7 +117,7 @@ REMEDIES: Final = {
     ),
     Purpose.UNFINISHED: Remedy(None, f"a pull, load or build was cut off; {_BY_HAND}"),
     Purpose.UNREFERENCED: Remedy(None, _BY_HAND),
-    Purpose.DANGLING_LINK: Remedy(None, "takes no space; stop the engine before you delete it"),
+    Purpose.DANGLING_LINK: Remedy(None, "takes next to no space; stop the engine before you delete it"),
     Purpose.YOUNG: Remedy(None, "the engine may be at work on it: ask again later"),
     Purpose.UNKNOWN: Remedy(None, "leave it alone until what the warnings name can be read"),
 }

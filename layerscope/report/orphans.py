@@ -117,7 +117,9 @@ def _lines(item: Item, source: Source, style: Style) -> Iterable[str]:
     if item.age_seconds is not None:
         facts.append(f"changed {duration(item.age_seconds)} ago")
     yield f"    {', '.join(facts)}"
-    why = _why(item, style)
+    why = "; ".join(
+        filter(None, [_why(item, style), *(f"its link is l/{shown_path(link)}" for link in item.links)])
+    )
     if why:
         yield from wrapped(why, style, "    ")
 
@@ -222,6 +224,7 @@ def _entry(item: Item) -> Document:
     return {
         **path_fields(item.path),
         "cache_id": item.cache_id,
+        "links": [printable(link) for link in item.links],
         "class": item.purpose,
         "suspected": item.suspected,
         "orphan": item.purpose in ORPHANS,
@@ -250,6 +253,7 @@ def orphans_schema() -> Schema:
     seconds = {"type": "number", "minimum": 0}
     entry = path_record(
         cache_id=described(nullable(TEXT), "Null: a link, a record, or a name that the engine gives to no layer."),
+        links=listed(TEXT, "Links in l/ that lead to it, for what is not in use."),
         suspected=described(nullable(one_of(Purpose)), "The class of what is too young, or unknown."),
         orphan=FLAG,
         allocated_bytes=described(

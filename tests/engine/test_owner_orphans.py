@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -22,16 +24,15 @@ import pytest
 from layerscope.analysis.orphans import Survey, find_orphans
 from layerscope.analysis.owner import Owner, find_owner
 from layerscope.analysis.purpose import ORPHANS, Purpose
-from layerscope.errors import LayerscopeError, TargetNotFoundError
+from layerscope.errors import TargetNotFoundError
 from layerscope.model import Cautions, OverlayOptions, Role
 from layerscope.stores.overlay2 import Overlay2Store
 from layerscope.stores.records import DataRoot
 from tests.cli import Cli
-from tests.dockerd import BASE, Engine
+from tests.dockerd import BASE, Engine, add
 from tests.with_engine import _answers, _remove, _stop, program
 
 SECONDS = 15
-KILLS = 3
 MIN_AGE_SECONDS = 5
 PLANTED, HALF = "e" * 64, "f" * 64
 LINK = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -316,48 +317,98 @@ def mortal(engine: Engine) -> Iterator[tuple[Mortal, Engine]]:
         _remove(made.base)
 
 
-def test_engine_that_is_killed_at_work_leaves_only_true_orphans(mortal: tuple[Mortal, Engine]) -> None:
-    """What is called an orphan after a restart can be taken away: all images still run, and nothing is missed."""
-    made, engine = mortal
-    engine.build("kept:1", DOCKERFILE.format(salt="kept"))
-    container = engine.create("kept:1")
-    for number in range(KILLS):
-        victim = threading.Thread(target=_until_killed, args=(engine, number))
-        victim.start()
+def directories(engine: Engine) -> set[str]:
+    return {path.name for path in (engine.data_root / "overlay2").iterdir()} - {"l"}
+
+
+def until(happened: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.002)
+
+
+def many_files() -> bytes:
+    """A tar that takes the engine some time to unpack."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for number in range(8000):
+            add(tar, f"files/{number}", b"x" * 1000)
+    return buffer.getvalue()
+
+
+def kill_at_build(made: Mortal, engine: Engine) -> None:
+    with surviving(lambda: [work(engine, number) for number in range(100)]):
         time.sleep(random.uniform(0.5, 1.5))
         made.kill()
+
+
+def kill_at_import(made: Mortal, engine: Engine) -> None:
+    """What a pull does: a directory is made and filled, and recorded when it is full."""
+    archive, before = many_files(), directories(engine)
+    with surviving(lambda: engine.docker("import", "-", "many:1", stdin=archive)):
+        until(lambda: any((engine.data_root / "overlay2" / name / "diff/files/0").exists()
+                          for name in directories(engine) - before))  # fmt: skip
+        made.kill()
+
+
+def kill_at_removal(made: Mortal, engine: Engine) -> None:
+    container = engine.run("kept:1", "mkdir /d; for i in $(seq 3000); do echo > /d/$i; done")
+    upper = engine.data_root / "overlay2" / own(engine, container)[0]
+    with surviving(lambda: engine.docker("rm", container)):
+        until(lambda: not (upper / "link").exists() or len(os.listdir(upper / "diff/d")) < 3000)
+        made.kill()
+
+
+@contextlib.contextmanager
+def surviving(job: Callable[[], object]) -> Iterator[None]:
+    """Run a job that ends in an error when the engine does."""
+
+    def run() -> None:
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            job()
+
+    victim = threading.Thread(target=run)
+    victim.start()
+    try:
+        yield
+    finally:
         victim.join()
+
+
+def test_engine_that_is_killed_at_work_leaves_only_true_orphans(mortal: tuple[Mortal, Engine]) -> None:
+    """What is called an orphan after a restart can be taken away, and everything still works."""
+    made, engine = mortal
+    engine.build("kept:1", DOCKERFILE.format(salt="kept"))
+    engine.build("cached:1", "FROM kept:1\nRUN echo cached > /cached\n", buildkit=True)
+    container = engine.create("kept:1")
+    upper, init, lower = own(engine, container)
+    for kill in (kill_at_build, kill_at_import, kill_at_removal):
+        kill(made, engine)
         made.start()
         found = survey(engine)
-        names = {path.name for path in (engine.data_root / "overlay2").iterdir()} - {"l"}
-        assert {os.path.basename(item.path) for item in found.items} >= names
+        assert {os.path.basename(item.path) for item in found.items} >= directories(engine)
         assert found.unreadable == ()
         assert all(item.evidence or item.signs for item in found.items)
-        in_use = {*own(engine, container)[:2], *own(engine, container)[2]}
-        assert not in_use & {item.cache_id for item in found.orphans}
-        for name in in_use:
+        assert not {upper, init, *lower} & {item.cache_id for item in found.orphans}
+        for name in (upper, init, *lower):
             assert container in {use.id for use in owner(engine, name).containers}
+        if kill is kill_at_import:
+            assert Purpose.UNREFERENCED in {item.purpose for item in found.orphans}, "it was killed too late"
+        print(kill.__name__, [item.purpose.value for item in found.orphans])
     # The proof: stop it, take all orphans away, start it, and use everything that it has.
     assert made.process is not None
     _stop(made.process)
-    orphans = survey(engine).orphans
-    print(f"after {KILLS} kills: {[item.purpose.value for item in orphans]}")
-    for item in orphans:
-        if item.purpose is not Purpose.HALF_REMOVED:
-            shutil.rmtree(item.path) if os.path.isdir(item.path) else os.unlink(item.path)
+    for item in survey(engine).orphans:
+        for link in item.links:
+            (engine.data_root / "overlay2/l" / link).unlink()
+        os.unlink(item.path) if os.path.islink(item.path) else shutil.rmtree(item.path)
     made.start()
-    engine.docker("start", "--attach", engine.create("kept:1", command=["true"]))
+    assert survey(engine).orphans == ()
     for image in engine.docker("images", "--all", "--quiet", "--no-trunc").split():
-        with contextlib.suppress(LayerscopeError):
-            engine.docker("start", "--attach", engine.create(image, command=["true"]))
-    engine.build("again:1", "FROM kept:1\nRUN echo again > /again\n", buildkit=True)
-
-
-def _until_killed(engine: Engine, number: int) -> None:
-    """Build, run and remove until the engine is gone."""
-    with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-        for step in range(100):
-            work(engine, number * 100 + step)
+        engine.docker("run", "--rm", "--network=none", image, "cat", "/etc/os-release")
+    engine.docker("start", container)
+    engine.docker("kill", container)
+    engine.build("again:1", "FROM cached:1\nRUN echo again > /again\n", buildkit=True)
 
 
 def test_engine_ends_half_made_removals_when_it_stops(mortal: tuple[Mortal, Engine]) -> None:

@@ -26,6 +26,7 @@ LEAKED = Item(
     evidence=(Evidence(UPPER, Witness.UPPER, "b" * 64, RECORD),),
     signs=("there is no container of that id",),
     cache_id=UPPER,
+    links=("ABCDEFGHIJKLMNOPQRSTUVWXYZ",),
     allocated_bytes=1_234_000,
     age_seconds=3 * 86400 + 5,
 )
@@ -52,14 +53,15 @@ too young         1  4.1 kB  -
 Orphans
   overlay2/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
     leaked upper, 1.2 MB, changed 3 days ago
-    is the upper layer of bbbbbbbbbbbb; there is no container of that id
+    is the upper layer of bbbbbbbbbbbb; there is no container of that id; its
+    link is l/ABCDEFGHIJKLMNOPQRSTUVWXYZ
 
 Not judged
   overlay2/ccccccccccccccccccccccccc
     too young, maybe unreferenced, 4.1 kB, changed 59 seconds ago
 
 leaked upper: diff/ has what a lost container wrote; stop the engine, move it
-out of overlay2/, and delete it when all still works
+and its link out of overlay2/, delete both when all still works
 too young: the engine may be at work on it: ask again later
 
 1 orphan, 1.2 MB; 1 other not judged"""
