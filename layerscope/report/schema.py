@@ -14,6 +14,7 @@ from layerscope.analysis.trace import EventKind
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import Reason
 from layerscope.report.audit_document import FINDING, audit_schema
+from layerscope.report.df import df_schema
 from layerscope.report.document import SCHEMA_VERSION
 from layerscope.report.orphans import orphans_schema
 from layerscope.report.owner import owner_schema
@@ -157,6 +158,7 @@ BODIES: Final[dict[str, Callable[[], Schema]]] = {
             "Files in the container's own layer that look the same as in the image: `docker diff` is silent.",
         ),
     ),
+    "df": df_schema,
     "diff": lambda: record(old=TARGET, new=TARGET, changes=DIFFERENCES),
     "extract": _extract,
     "files": lambda: record(target=TARGET, files=listed(VERSION, "Tree order; of one path the top layer first.")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerscope.errors import UnsupportedStoreError
 from layerscope.stores.base import Store
-from layerscope.stores.docker_api import DockerApiStore
+from layerscope.stores.docker_api import DockerApiStore, Engine
 from layerscope.stores.overlay2 import Overlay2Store
 
 
@@ -21,3 +21,8 @@ def overlay2_disk(store: Store) -> Overlay2Store:
         f"this question can't be put to the store at {store.source.data_root} ({store.source.driver}) yet",
         "supported: the classic image store with the overlay2 graph driver",
     )
+
+
+def engine_of(store: Store) -> Engine | None:
+    """The running engine behind a store; None where a disk is read alone."""
+    return next((part.engine for part in store.parts if isinstance(part, DockerApiStore)), None)

@@ -1,0 +1,67 @@
+"""``df``: what the storage takes on disk, and for what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from layerscope.cli.app import command
+from layerscope.cli.options import Format
+from layerscope.cli.session import Session
+from layerscope.errors import LayerscopeError
+from layerscope.model import Caution
+
+if TYPE_CHECKING:
+    from layerscope.analysis.disk_usage import DiskUsage
+    from layerscope.analysis.engine_difference import Difference
+
+PANEL: Final = "Host"
+MIN_AGE_SECONDS: Final = 600
+"""What changed since is not called leaked."""
+
+
+@command("df", PANEL, "Show what takes the disk space")
+def df(
+    session: Session,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", min=1, help="Processes to count with. Default: one a core.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Add up what the storage takes on disk: images, containers, build cache, leaked directories, metadata, and
+    what else lies below the data root.
+
+    Counted is what is allocated, each inode once; nothing that is mounted is entered. A directory counts once: for
+    images, else for containers, else for the build cache. With an engine its own figures stand beside, and why they
+    differ.
+    """
+    session.allow(Format.TABLE, Format.JSON)
+    from layerscope.analysis.disk_usage import disk_usage
+    from layerscope.report.df import df_document, df_table
+    from layerscope.stores.disk import overlay2_disk
+
+    disk = overlay2_disk(session.store)
+    containers = session.store.containers()
+    usage = disk_usage(disk, containers, MIN_AGE_SECONDS, session.cautions, jobs=jobs, tick=session.progress)
+    claims = _claims(session, usage)
+    session.answer(lambda: df_table(usage, claims, disk.source, session.style), lambda: df_document(usage, claims))
+
+
+def _claims(session: Session, usage: DiskUsage) -> list[Difference] | None:
+    """What the engine says of its own store; None without an engine or an answer."""
+    from layerscope.analysis.engine_difference import differences
+    from layerscope.stores.disk import engine_of
+    from layerscope.stores.engine_usage import read_engine_usage
+
+    engine = engine_of(session.store)
+    if engine is None:
+        return None
+    session.say("asking the engine, which walks its containers and volumes")
+    try:
+        return differences(usage, read_engine_usage(engine))
+    except LayerscopeError as error:
+        session.cautions(Caution("engine-usage", None, f"`docker system df` gives no answer: {error.message}"))
+        return None
