@@ -73,11 +73,14 @@ def find_orphans(disk: Overlay2Store, min_age_seconds: float, warn: Warn, tick: 
     return _Survey(disk, min_age_seconds, warn, tick).run()
 
 
-def find_orphan(disk: Overlay2Store, name: str, min_age_seconds: float, warn: Warn) -> Item | None:
-    """The class of one directory, judged as carefully as all; None when it is gone."""
-    path = disk.root.join(DRIVER, name)
-    survey = _Survey(disk, min_age_seconds, warn, no_tick).run(path)
-    return next((item for item in survey.items if item.path == path), None)
+def find_orphan(
+    disk: Overlay2Store, name: str, evidence: tuple[Evidence, ...], min_age_seconds: float, warn: Warn
+) -> Item | None:
+    """The class of one directory, judged as carefully as all; None when it is gone.
+
+    ``evidence`` is all that the first look found, which was the caller's.
+    """
+    return _Survey(disk, min_age_seconds, warn, no_tick).run_one(name, evidence)
 
 
 def layers_in_use(disk: Overlay2Store, references: References, warn: Warn) -> LayersInUse:
@@ -111,16 +114,17 @@ class _Survey:
         self.names, self.links = _listing(self.root, warn)
         """The directories, and where the links lead."""
         self.seen: set[tuple[int, int]] = set()
+        self.broken_images = False
 
-    def run(self, only: str | None = None) -> Survey:
-        """Look twice. With ``only`` the second look is at one path alone."""
+    def run(self) -> Survey:
         first = find_references(self.root)
         layers = layers_in_use(self.disk, first, self.warn)
+        self.broken_images = bool(self.disk.broken())
         items = [self._directory(name, first, layers) for name in self.names]
         items += self._dangling_links()
         items += self._records(first, layers)
         unreadable = dict.fromkeys(first.unreadable)
-        suspects = [item for item in items if item.purpose in ORPHANS and only in (None, item.path)]
+        suspects = [item for item in items if item.purpose in ORPHANS]
         if suspects:
             walked = {item.path: self._walked(item) for item in suspects}
             second = find_references(self.root)
@@ -130,10 +134,28 @@ class _Survey:
             items = [item for each in items if (item := judged.get(each.path, each)) is not None]
             if unreadable:
                 items = [_unknown(item) for item in items]
-        for source in unreadable if any(item.purpose is Purpose.UNKNOWN for item in items) else ():
-            message = f"{source.message}: what it may refer to is not known"
-            self.warn(Caution("unreadable-source", source.path, message))
+        self._tell(items, unreadable)
         return Survey(tuple(items), tuple(unreadable))
+
+    def run_one(self, name: str, evidence: tuple[Evidence, ...]) -> Item | None:
+        """The second look at one directory."""
+        cache_id = records.cache_id(name)
+        first = References({cache_id: evidence} if cache_id is not None and evidence else {})
+        item = self._walked(self._directory(name, first, LayersInUse()))
+        second = find_references(self.root)
+        others = [self._directory(each, second, LayersInUse()) for each in self.names]
+        judged = self._judged(item, second, self._names_above(others, [item]))
+        if judged is not None and second.unreadable:
+            judged = _unknown(judged)
+        self._tell([judged] if judged is not None else [], second.unreadable)
+        return judged
+
+    def _tell(self, items: Iterable[Item], unreadable: Iterable[Unreadable]) -> None:
+        """Warn of what could not be read where that leaves something open."""
+        if any(item.purpose is Purpose.UNKNOWN for item in items):
+            for source in unreadable:
+                message = f"{source.message}: what it may refer to is not known"
+                self.warn(Caution("unreadable-source", source.path, message))
 
     # -- the first look --------------------------------------------------------------------------------------
 
@@ -150,7 +172,7 @@ class _Survey:
             signs = ("no record refers to it", *([looks] if looks is not None else []))
         elif purpose in (Purpose.LEAKED_UPPER, Purpose.LEAKED_INIT):
             signs = ("there is no container of that id",)
-        elif purpose is Purpose.SPARE and self.disk.broken():
+        elif purpose is Purpose.SPARE and self.broken_images:
             signs = ("images that can't be read may hold it",)
             return Item(path, Purpose.UNKNOWN, evidence, signs, cache_id, suspected=purpose)
         return Item(path, purpose, evidence, signs, cache_id)

@@ -133,8 +133,8 @@ class _Search:
                     f"{self.root.join(DRIVER, self.name)} is not there, and nothing refers to it",
                     "it may have been removed just now; `layerscope orphans` lists what is left over",
                 )
-            item = find_orphan(self.disk, self.name, self.min_age_seconds, self.warn)
-            if item is not None:
+            item = find_orphan(self.disk, self.name, evidence, self.min_age_seconds, self.warn)
+            if item is not None:  # else it went meanwhile
                 purpose, signs, suspected = item.purpose, item.signs, item.suspected
                 evidence = item.evidence or evidence
         return Owner(

@@ -279,11 +279,11 @@ def test_live_mount_holds_a_directory(host: Host) -> None:
 def test_one_directory_is_judged_as_all_are(host: Host) -> None:
     host.plant(LOST)
     host.plant(SECOND)
-    item = find_orphan(host.disk(), LOST, 0, Cautions())
+    item = find_orphan(host.disk(), LOST, (), 0, Cautions())
     assert item is not None and item.purpose is Purpose.UNREFERENCED
-    young = find_orphan(host.disk(), LOST, 60, Cautions())
+    young = find_orphan(host.disk(), LOST, (), 60, Cautions())
     assert young is not None and young.purpose is Purpose.YOUNG
-    assert find_orphan(host.disk(), CacheId("f" * 64), 0, Cautions()) is None
+    assert find_orphan(host.disk(), CacheId("f" * 64), (), 0, Cautions()) is None
 
 
 def test_every_class_has_a_remedy_and_no_orphan_is_removed_by_us() -> None:
