@@ -147,9 +147,12 @@ def test_flag_wins_over_the_environment(shop: InProcess, demo: Path) -> None:
 def test_format_of_the_environment_does_not_bind_a_command_that_lacks_it(shop: InProcess) -> None:
     assert shop.ok("ls", LAYERSCOPE_FORMAT="jsonl").out == shop.ok("ls").out
     assert shop.ok("cat", "shop/web:1", "etc/os-release", LAYERSCOPE_FORMAT="json").out.startswith("NAME=")
-    assert "has no json output" in failure_of(
-        shop("cat", "shop/web:1", "etc/os-release", "--json", LAYERSCOPE_FORMAT="json"), code=2
-    ).message
+    assert (
+        "has no json output"
+        in failure_of(
+            shop("cat", "shop/web:1", "etc/os-release", "--json", LAYERSCOPE_FORMAT="json"), code=2
+        ).message
+    )
 
 
 def test_host_flag_wins_over_the_data_root_of_the_environment(shop_process: Cli) -> None:
