@@ -274,6 +274,23 @@ def test_noise_behind_every_magic_ends_well(scan: Scan) -> None:
     assert len({skip.path for skip in found.skips}) >= len(heads) - 2
 
 
+FRAGILE = ["app.jar", "lzma.zip", "gnu.tar", "pax.tar", *(f"files.tar.{pack}" for pack in PACK)]
+
+
+@pytest.mark.parametrize("name", FRAGILE)
+def test_any_damaged_byte_ends_well(scan: Scan, name: str) -> None:
+    content = SPECIMENS[name][0]
+    step = max(1, min(len(content), 2000) // 60)
+    damaged = {
+        f"f{position:05}": content[:position] + bytes([content[position] ^ 0x5A]) + content[position + 1 :]
+        for position in range(0, min(len(content), 2000), step)
+    }
+    found = scan({**damaged, "z": LINE})
+    assert found.files == len(damaged) + 1
+    assert places(found)[-1] == "z"
+    assert all(skip.lasting for skip in found.skips)
+
+
 def test_hostile_names_are_only_texts(scan: Scan, tmp_path: Path) -> None:
     names = ["../../etc/cron.d/x", "/etc/passwd", "a\nb", "\x1b[31m", "x!/y", "C:\\x", ".", ""]
     for archive in (tarred, zipped):

@@ -13,6 +13,7 @@ import pytest
 
 from layerscope.model import XattrFamily
 from layerscope.secrets import git, git_names, git_pack
+from layerscope.secrets.bounded import Budget
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.hits import LayerScan
 from layerscope.secrets.rules_file import own_rules
@@ -220,6 +221,26 @@ def test_nothing_leads_out_of_the_layer(layer: Layer, tmp_path: Path, monkeypatc
     found = layer.scan()
     assert places(found) == []
     assert not [path for path in opened if "other" in path or "shadow" in path]
+
+
+def test_git_itself_knows_the_same_objects(layer: Layer) -> None:
+    for round_ in range(4):
+        files = {f"d{number % 3}/f{number}": NOISE[number:] + "x" * round_ * number for number in range(20)}
+        layer.commit({**files, "large": NOISE * 3 + str(round_)})
+        layer.run("tag", "--annotate", f"v{round_}", "--message", "x")
+    pack = layer.pack()
+    listed = layer.run("cat-file", "--batch-all-objects", "--batch-check=%(objectname) %(objecttype) %(objectsize)")
+    found = []
+    with pack.open("rb") as file:
+        objects = git_pack.GitPack(file, "sha1", Budget(git.LIMITS, pack.stat().st_size))
+        for kinds in ((1, 2, 4), (3,)):
+            for one in objects.objects(file, kinds):
+                assert isinstance(one.content, bytes)
+                found.append(f"{one.id.hex()} {git_pack.KIND_NAMES[one.kind].decode()} {len(one.content)}")
+    assert sorted(found) == sorted(listed.splitlines())
+    assert (objects.problem, objects.lost()) == (None, 0)
+    deltas = layer.run("cat-file", "--batch-all-objects", "--batch-check=%(deltabase)").splitlines()
+    assert len([base for base in deltas if base.strip("0")]) > 10
 
 
 # -- damage and limits ---------------------------------------------------------------------------------------
