@@ -43,7 +43,7 @@ def _build_cache(root: FakeRoot) -> None:
     (root.path / "buildkit").mkdir()
     names = [f"{number:025d}" for number in range(BUILDS)]
     for name in names:
-        (root.overlay2 / name / "diff").mkdir(parents=True)
+        root.directory(name, {"src/main.c": "main"})
     entries = {name.encode(): {b"parent": b"", b"size": b"0"} for name in names}
     records = {name.encode(): {b"cache.description": b'{"value":"RUN make"}'} for name in names}
     BoltWriter(root.path / "buildkit/snapshots.db").commit(entries)

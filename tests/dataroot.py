@@ -192,6 +192,10 @@ class FakeRoot:
         write(config, json.dumps(described))
         return StoredContainer(identifier, name, config, mount, init, top)
 
+    def directory(self, cache_id: str, files: Files, lower: Sequence[Directory] = ()) -> Directory:
+        """A directory of ``overlay2/`` without a record; ``lower`` is top first."""
+        return self._directory(cache_id, files, lower)
+
     # -- where things lie ------------------------------------------------------------------------------------
 
     @property

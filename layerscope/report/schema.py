@@ -14,6 +14,7 @@ from layerscope.analysis.trace import EventKind
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import Reason
 from layerscope.report.audit_document import FINDING, audit_schema
+from layerscope.report.check import check_schema
 from layerscope.report.df import df_schema
 from layerscope.report.document import SCHEMA_VERSION
 from layerscope.report.orphans import orphans_schema
@@ -151,6 +152,7 @@ def _extract() -> Schema:
 
 BODIES: Final[dict[str, Callable[[], Schema]]] = {
     "audit": audit_schema,
+    "check": check_schema,
     "container": lambda: _stack_schema(
         changes=described(DIFFERENCES, "What `docker diff` reports, sorted by path."),
         copied_up=listed(

@@ -97,6 +97,8 @@ CASES = (
     Case("reuse", "reuse", BOTH),
     Case("reuse-mermaid", "reuse --format mermaid"),
     Case("df", "df", BOTH, masked=True),
+    Case("check", "check", BOTH),
+    Case("check-hostile", "check --data-root {hostile}", BOTH),
     Case("schema", "schema"),
     Case("schema-files-line", "schema files-line"),
     Case("hostile-image", "image --data-root {hostile} app:1 --files --hidden", BOTH),
