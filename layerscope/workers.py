@@ -10,6 +10,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from layerscope.errors import WorkerDiedError
@@ -36,13 +37,14 @@ def run(make: Callable[[], Callable[[Task], Result]], tasks: deque[Task], count:
     connections: list[Any] = []
     processes = {}
     try:
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            connections.append(ours)
-            process = context.Process(target=_serve, args=(theirs, list(connections), make), daemon=True)
-            process.start()
-            theirs.close()
-            processes[ours] = process
+        with _interrupts_held():
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                connections.append(ours)
+                process = context.Process(target=_serve, args=(theirs, list(connections), make), daemon=True)
+                process.start()
+                theirs.close()
+                processes[ours] = process
         idle = deque(connections)
         busy: set[Any] = set()
         while tasks or busy:
@@ -60,6 +62,16 @@ def run(make: Callable[[], Callable[[Task], Result]], tasks: deque[Task], count:
             process.join()
             process.close()
             connection.close()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hear Ctrl-C only after this: a worker that was forked and is not yet on our list would be left behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answer(connection: Any) -> Any:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -82,6 +83,12 @@ class Running:
                 self.shown += os.read(self.master, 65536)
 
 
+def _own_terminal() -> None:
+    """In the child: its keys are for this session, and Ctrl-C is heard though the tests may run with `&`."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def on_terminal(
     cli: Cli,
@@ -101,7 +108,7 @@ def on_terminal(
         cwd=cli.directory,
         env={**cli.clean_environment(), **cli.environment},
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - its keys are for this session
+        preexec_fn=_own_terminal,  # noqa: PLW1509
     )
     os.close(slave)
     try:
