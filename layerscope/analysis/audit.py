@@ -214,7 +214,7 @@ def _finding(target: Target, layer: Layer, hit: Hit, fate: Fate, hidden_by: Hidd
     return Finding(
         rule_id=hit.rule_id,
         title=hit.title,
-        confidence=hit.confidence,
+        confidence=hit.told_confidence,
         exposure=fate.exposure,
         target=_holder(target),
         layer=layer,

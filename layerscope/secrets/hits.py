@@ -5,13 +5,17 @@ Plain data: it goes from worker to parent, and into the cache.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Final
 
 from layerscope.secrets.git_paths import repository_of
 from layerscope.secrets.match import Confidence, Match, fingerprint
 
 _fingerprint = lru_cache(maxsize=4096)(fingerprint)  # one secret often lies in many places
+
+_DOCUMENTATION: Final = re.compile(r"usr/(?:local/)?share/(?:doc|info|man)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class Hit:
         if self.member is None:
             return self.path
         return f"{repository_of(self.path) or self.path}!/{self.member}"
+
+    @property
+    def told_confidence(self) -> Confidence:
+        """How sure it is there: in a package's documentation it is an example until somebody says otherwise.
+
+        Stock systems come with private keys in manual pages and tokens in changelogs.
+        """
+        return Confidence.LOW if _DOCUMENTATION.match(self.path) else self.confidence
 
     @property
     def sort_key(self) -> tuple[str, str, int, str, str]:

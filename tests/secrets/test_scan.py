@@ -14,6 +14,7 @@ from layerscope.overlay import tree
 from layerscope.secrets import scan as scanning
 from layerscope.secrets.engine import FileScan, Scanner
 from layerscope.secrets.hits import LayerScan
+from layerscope.secrets.match import Confidence
 from layerscope.secrets.rules_file import own_rules
 from layerscope.secrets.scan import LayerSource, scan_layers
 from tests.layers import FIFO, SOCKET, WHITEOUT, Content, HardLink, character, file, make_layer, metacopy, symlink
@@ -246,3 +247,10 @@ def test_a_deep_tree_has_no_limit(scan: Scan, tmp_path: Path) -> None:
     os.close(fd)
     found = scan(layer)
     assert [hit.path for hit in found.hits] == ["/".join([name] * 60 + ["file"])]
+
+
+def test_documentation_of_a_package_is_less_sure(scan: Scan, tmp_path: Path) -> None:
+    names = ["usr/share/man/man5/x.5", "usr/local/share/doc/x/README", "usr/share/x/README", "srv/usr/share/doc/x"]
+    found = scan(make_layer(tmp_path / "layer", dict.fromkeys(names, LINE)))
+    told = {hit.path: hit.told_confidence for hit in found.hits}
+    assert [told[name] for name in names] == [Confidence.LOW, Confidence.LOW, Confidence.HIGH, Confidence.HIGH]
