@@ -132,6 +132,8 @@ def differing_xattrs(
     engine made the tar out of the directory, it wrote ``security.capability`` alone.
     """
     for name, value in sorted(expected.items()):
+        if not value and name not in found:
+            continue  # Go's archive/tar passes over PAX records without a value, so the engine never sets them
         if _comparable(name, found.get(name)) != _comparable(name, value):
             yield Difference(path, Problem.XATTR, _shown(name, value), _shown(name, found.get(name)))
     for name, value in sorted(found.items()):

@@ -277,6 +277,18 @@ def test_capabilities_in_their_newer_form_are_the_same(root: FakeRoot, offline: 
     assert problems(verify(offline, "app:1", code=1)) == {("ping", "xattr")}
 
 
+def test_an_empty_xattr_is_one_that_the_engine_never_set(root: FakeRoot, offline: Offline) -> None:
+    tar = Tar().file("e", "x", pax_headers={"SCHILY.xattr.user.empty": ""}).bytes()
+    path = tar_image(root, "app:1", [tar]).layers[0].directory.diff / "e"
+    assert os.listxattr(path) in ([], ["user.empty"])
+    verify(offline, "app:1", code=0)
+    if os.listxattr(path):
+        os.removexattr(path, "user.empty")
+    verify(offline, "app:1", code=0)
+    os.setxattr(path, "user.empty", b"value")
+    assert problems(verify(offline, "app:1", code=1)) == {("e", "xattr")}
+
+
 def test_buildkit_directories_may_have_xattrs_that_no_tar_has(root: FakeRoot, offline: Offline) -> None:
     """The engine made the tar of such a layer out of its directory, and wrote capabilities alone."""
     image = tar_image(root, "app:1", [Tar().file("x", "x").bytes()], buildkit=True)
