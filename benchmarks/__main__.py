@@ -8,6 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+from benchmarks.host import df, host
 from benchmarks.images import change_container, load_stack
 from benchmarks.layers import verify
 from benchmarks.measure import LAYERSCOPE, peak_resident_bytes, ratio, side_by_side
@@ -31,6 +32,8 @@ def main() -> None:
         *image(engine, arguments.entries, arguments.rounds),
         *container(engine, arguments.entries, arguments.rounds),
         *verify(engine, arguments.rounds),
+        *df(engine, arguments.entries, arguments.rounds),
+        *host(arguments.rounds),
     ]
     text = report(rows, arguments.entries, arguments.rounds)
     print(text)

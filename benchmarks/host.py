@@ -3,17 +3,56 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Final
 
+from benchmarks.images import load_stack
+from benchmarks.measure import LAYERSCOPE, ratio, side_by_side
 from tests.boltwriter import BoltWriter
 from tests.dataroot import FakeRoot
+from tests.dockerd import Engine
 
 IMAGES: Final = 200
 BASES: Final = 10
 LAYERS: Final = 3_000
 CONTAINERS: Final = 300
 BUILDS: Final = 200
+LIMITS: Final = {"ls": 1, "reuse": 1, "owner": 0.3, "orphans": 2, "check": 2}
+"""Seconds that each command may take on the large host."""
+
+Row = tuple[str, str, str, str]
+
+
+def host(rounds: int) -> list[Row]:
+    """The commands that look at a whole host, on the large one."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        root = make_host(Path(directory, "root"))
+        some = next(path.name for path in sorted(root.glob("overlay2/*-init")))
+        commands = [[*LAYERSCOPE, name, *([some] if name == "owner" else [])] for name in LIMITS]
+        timed = side_by_side([[*command, "--data-root", str(root)] for command in commands], rounds)
+    size = f"{IMAGES} images, {LAYERS:,} layers, {CONTAINERS} containers"
+    return [
+        (f"`{name}`, {size}", f"{time.median:.2f} s", "", f"target {limit} s")
+        for (name, limit), time in zip(LIMITS.items(), timed, strict=True)
+    ]
+
+
+def df(engine: Engine, entries: int, rounds: int) -> list[Row]:
+    """The disk space of an engine with a large image, read without asking it: its own `df` would count as ours."""
+    load_stack(engine, f"layerscope-bench/stack:{entries}", entries)
+    diffs = [str(path) for path in sorted(engine.data_root.glob("overlay2/*/diff"))]
+    ours, du = side_by_side(
+        [[*LAYERSCOPE, "df", "--data-root", str(engine.data_root)], ["du", "-s", *diffs]], rounds
+    )
+    return [
+        (
+            f"`df`, {entries:,} entries",
+            f"{ours.median:.2f} s",
+            f"`du -s` over the `diff` directories {du.median:.2f} s",
+            f"{ratio(ours, du):.2f} × (target 1.5)",
+        )
+    ]
 
 
 def make_host(path: Path) -> Path:
