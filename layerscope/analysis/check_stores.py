@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from layerscope.analysis.other_stores import other_stores, unused_bytes
 from layerscope.analysis.problems import Code, Problem
 from layerscope.analysis.space import Shape, Tree, measure
 from layerscope.analysis.standing import Standing
 from layerscope.analysis.store_state import State
-from layerscope.errors import LayerscopeError
-from layerscope.model import Source, Tick, Warn
+from layerscope.model import Tick, Warn
 from layerscope.stores.base import Store
-from layerscope.stores.locate import other_drivers
 from layerscope.stores.overlay2 import DRIVER, Overlay2Store
-from layerscope.stores.records import DataRoot
 
 
 def size_problems(state: State, warn: Warn, tick: Tick) -> Iterator[Problem]:
@@ -41,36 +39,19 @@ def size_problems(state: State, warn: Warn, tick: Tick) -> Iterator[Problem]:
 
 
 def store_problems(store: Store, disk: Overlay2Store, warn: Warn) -> Iterator[Problem]:
-    """Every store on the host but the one in use, or but this one where that can't be told, with its bytes."""
-    sources = [part.source for part in store.parts]
-    if len(sources) > 1:
-        left = [source for source in sources if source.in_use is False] or [
-            source for source in sources if source.driver != DRIVER
-        ]
-        for source in left:
-            taken = _taken(source, warn)
-            known = "not in use" if source.in_use is False else "beside overlay2; which is in use can't be told"
-            message = f"the {source.driver} store, {known}, takes {taken} bytes"
-            yield Problem(Code.SECOND_STORE, source.storage or "-", message)
-    for driver in other_drivers(disk.root):
-        places = [place for place in (driver, f"image/{driver}") if disk.root.is_directory(*place.split("/"))]
-        taken = _bytes(disk.root, places, warn)
-        message = f"the store of the storage driver {driver}, not in use, takes {taken} bytes"
-        yield Problem(Code.SECOND_STORE, disk.root.join(driver), message)
+    """Where there are several stores: those that the engine does not use, with their bytes."""
+    for other in other_stores(store, disk, warn):
+        if other.in_use:
+            taken, root = unused_bytes(disk, warn), disk.root
+            yield _second(DRIVER, root.join(DRIVER), "which is not in use", taken)
+        else:
+            use = (
+                "which is not in use"
+                if other.in_use is False
+                else f"beside {DRIVER}; which is in use can't be told"
+            )
+            yield _second(other.driver, other.path, use, other.allocated_bytes)
 
 
-def _taken(source: Source, warn: Warn) -> int:
-    if source.containerd_root is not None:
-        return _bytes(DataRoot(source.containerd_root), [""], warn)
-    root = DataRoot(source.data_root or "/")
-    return _bytes(
-        root, [place for place in (DRIVER, f"image/{DRIVER}") if root.is_directory(*place.split("/"))], warn
-    )
-
-
-def _bytes(root: DataRoot, places: Sequence[str], warn: Warn) -> int:
-    try:
-        spaces = measure(root.path, [Tree(place) for place in places], (), warn)
-    except (LayerscopeError, OSError):
-        return 0
-    return sum(tree.allocated_bytes for tree in spaces.trees)
+def _second(driver: str, path: str, use: str, taken: int) -> Problem:
+    return Problem(Code.SECOND_STORE, path, f"is a store of the driver {driver}, {use}; it takes {taken} bytes")

@@ -7,6 +7,7 @@ from typing import Final
 
 from layerscope.analysis.disk_usage import Category, DiskUsage, OutsideKind, OutsideSpace
 from layerscope.analysis.engine_difference import Difference, Reason
+from layerscope.analysis.other_stores import OtherStore
 from layerscope.analysis.purpose import Purpose
 from layerscope.model import Source
 from layerscope.report.document import Document, path_fields
@@ -45,7 +46,13 @@ _SAID: Final = {
 }
 
 
-def df_table(usage: DiskUsage, claims: Sequence[Difference] | None, source: Source, style: Style) -> str:
+def df_table(
+    usage: DiskUsage,
+    claims: Sequence[Difference] | None,
+    others: Sequence[OtherStore],
+    source: Source,
+    style: Style,
+) -> str:
     """Categories and their sum, why Docker says something else, and what lies outside of the layers."""
     parts = [f"{'Storage':<10} {storage(source)}", "", _categories(usage, claims, style)]
     shared = sum(layer.measured.allocated_bytes for layer in usage.of(Category.IMAGES) if layer.in_build_cache)
@@ -60,6 +67,10 @@ def df_table(usage: DiskUsage, claims: Sequence[Difference] | None, source: Sour
     if claims:
         parts += ["", _reasons(claims, style)]
     parts += ["", _outside(usage, style), *_largest(usage, style), "", _filesystem(usage, style)]
+    for other in others:
+        use = {True: ", in use", False: ", not in use", None: ""}[other.in_use]
+        size = style.size(other.allocated_bytes)
+        parts.append(f"another store: {shown_path(other.path)} ({other.driver}{use}) takes {size}")
     return "\n".join(parts)
 
 
@@ -157,7 +168,7 @@ def _filesystem(usage: DiskUsage, style: Style) -> str:
 # -- documents -----------------------------------------------------------------------------------------------
 
 
-def df_document(usage: DiskUsage, claims: Sequence[Difference] | None) -> Document:
+def df_document(usage: DiskUsage, claims: Sequence[Difference] | None, others: Sequence[OtherStore]) -> Document:
     return {
         "categories": [_category(usage, category) for category in Category],
         "storage_bytes": usage.storage_bytes,
@@ -169,6 +180,15 @@ def df_document(usage: DiskUsage, claims: Sequence[Difference] | None) -> Docume
             "used_bytes": usage.filesystem.used_bytes,
         },
         "engine": None if claims is None else [_difference(item) for item in claims],
+        "other_stores": [
+            {
+                "driver": other.driver,
+                **path_fields(other.path),
+                "in_use": other.in_use,
+                "allocated_bytes": other.allocated_bytes,
+            }
+            for other in others
+        ],
         "mounts": [path_fields(path) for path in usage.mounts],
         "complete": usage.complete,
     }
@@ -246,6 +266,10 @@ def df_schema() -> Schema:
         total_bytes=described(COUNT, "Both: what du says of the data root."),
         filesystem=record(total_bytes=COUNT, used_bytes=COUNT),
         engine=described(nullable(listed(difference)), "Null: no engine was asked, or it gave no answer."),
+        other_stores=listed(
+            path_record(driver=TEXT, in_use=nullable(FLAG), allocated_bytes=COUNT),
+            "Other stores of the host. What of them lies below the data root is part of outside.",
+        ),
         mounts=listed(path_record(), "Not counted, because something is mounted there."),
         complete=described(FLAG, "False when something could not be read; the warnings say what."),
     )

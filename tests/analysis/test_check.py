@@ -12,8 +12,10 @@ import pytest
 
 from layerscope.analysis import check as check_module
 from layerscope.analysis.problems import KINDS, Code, Severity
+from tests.analysis.test_space import du
 from tests.boltwriter import BoltWriter
 from tests.cli import validator
+from tests.containerdroot import FakeContainerd
 from tests.dataroot import WHITEOUT, FakeRoot, StoredContainer, StoredImage, Symlink, write
 from tests.stores.offline import InProcess
 
@@ -439,6 +441,22 @@ def test_missing_build_database_without_a_build_is_no_problem(store: Store) -> N
     store.cached.link.unlink()
     shutil.rmtree(store.root.path / "buildkit")
     assert store.codes() == []
+
+
+def test_containerd_store_beside_it_is_named_with_its_bytes(store: Store) -> None:
+    place = store.root.path / "containerd/daemon"
+    containerd = FakeContainerd(place, docker=store.root.path.parent / "aside")
+    containerd.image("docker.io/library/left:1", [containerd.layer({"file": "x" * 50_000})])
+    containerd.write()
+    code, (problem,) = store.check()
+    assert (code, problem["code"], problem["severity"]) == (0, "second-store", "warning")
+    assert problem["path"] == str(place)
+    assert f"takes {du(place)} bytes" in problem["evidence"]
+    answer = store.cli.ok("df", "--json", "--data-root", str(store.root.path)).json
+    assert answer["other_stores"] == [
+        {"driver": "overlayfs", "path": str(place), "in_use": None, "allocated_bytes": du(place)}
+    ]
+    assert "another store" in store.cli.ok("df", "--data-root", str(store.root.path)).out
 
 
 def test_every_code_is_planted_and_explained() -> None:

@@ -40,6 +40,7 @@ def df(
     """
     session.allow(Format.TABLE, Format.JSON)
     from layerscope.analysis.disk_usage import disk_usage
+    from layerscope.analysis.other_stores import other_stores
     from layerscope.report.df import df_document, df_table
     from layerscope.stores.disk import overlay2_disk
 
@@ -47,7 +48,11 @@ def df(
     containers = session.store.containers()
     usage = disk_usage(disk, containers, MIN_AGE_SECONDS, session.cautions, jobs=jobs, tick=session.progress)
     claims = _claims(session, usage)
-    session.answer(lambda: df_table(usage, claims, disk.source, session.style), lambda: df_document(usage, claims))
+    others = list(other_stores(session.store, disk, session.cautions))
+    session.answer(
+        lambda: df_table(usage, claims, others, disk.source, session.style),
+        lambda: df_document(usage, claims, others),
+    )
 
 
 def _claims(session: Session, usage: DiskUsage) -> list[Difference] | None:
