@@ -95,7 +95,7 @@ class LayerDirectories:
 
     @cached_property
     def _by_link(self) -> dict[LinkId, list[CacheId]]:
-        """Every layer by its ``link`` file: how the engine, too, finds a lost link again."""
+        """Every layer by its ``link`` file. The engine does not look there: it fails where a link is lost."""
         found: dict[LinkId, list[CacheId]] = {}
         for name in self.root.names(DRIVER):
             cache_id = records.cache_id(name)
