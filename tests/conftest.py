@@ -17,11 +17,16 @@ REQUIRED = os.environ.get("LAYERSCOPE_REQUIRE_ENGINE") == "1"
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the engine carry its mark, so that `-m "not engine"` leaves out just those."""
+    """Tests that use the engine carry its mark, so that `-m "not engine"` leaves out just those.
+
+    Those that prune it come last: nothing that other tests built is left then.
+    """
     for item in items:
         if {"engine", "containerd"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.engine)
+    items.sort(key=lambda item: item.get_closest_marker("prunes") is not None)
 
 
 @pytest.fixture(scope="session")

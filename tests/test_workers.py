@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Iterator
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
@@ -20,6 +21,13 @@ def children() -> set[str]:
     return set(Path("/proc/thread-self/children").read_text().split())
 
 
+@pytest.fixture(autouse=True)
+def no_child_is_left() -> Iterator[None]:
+    before = children()  # an engine that other tests started
+    yield
+    assert children() <= before
+
+
 def test_results_come_as_they_are_done_and_tasks_may_be_added() -> None:
     tasks = deque([1, 2, 3])
     found = []
@@ -28,7 +36,6 @@ def test_results_come_as_they_are_done_and_tasks_may_be_added() -> None:
         if number == 10:
             tasks.append(4)
     assert sorted(found) == [10, 20, 30, 40]
-    assert not children()
 
 
 def test_interrupt_while_workers_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +53,12 @@ def test_interrupt_while_workers_start_leaves_none_behind(monkeypatch: pytest.Mo
             list(run(lambda: lambda task: time.sleep(60), deque([1, 2]), 2))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert not children()
     assert not multiprocessing.active_children()
 
 
 def test_worker_that_is_killed_is_an_error_and_no_hang() -> None:
     with pytest.raises(WorkerDiedError):
         list(run(lambda: lambda task: os.kill(os.getpid(), signal.SIGKILL), deque([1]), 2))
-    assert not children()
 
 
 def test_exception_of_a_worker_is_raised_here() -> None:
@@ -62,4 +67,3 @@ def test_exception_of_a_worker_is_raised_here() -> None:
 
     with pytest.raises(ValueError, match="task 7"):
         list(run(lambda: fail, deque([7]), 1))
-    assert not children()

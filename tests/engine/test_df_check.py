@@ -145,6 +145,7 @@ def test_removing_a_container_frees_what_df_said(engine: Engine, cli: Cli) -> No
     engine.remove(keep)
 
 
+@pytest.mark.prunes
 @pytest.mark.skipif(not OWN_ENGINE, reason="prunes the engine")
 def test_pruning_frees_what_df_said_byte_for_byte(engine: Engine, cli: Cli) -> None:
     """Images first: those of the build cache stay; then what only the cache holds, then containers and the rest."""
