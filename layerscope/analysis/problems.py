@@ -1,8 +1,8 @@
 """What can be wrong with a classic store, what follows from it, and the official way out. Pure.
 
 Consequences are what an engine does when it meets the damage. Those of an empty ``link``, a missing short link, a
-missing ``work`` and an empty ``lower`` were tried out on an engine (20.10); the others follow from the design of the
-graph driver (moby ``daemon/graphdriver/overlay2``, ``daemon/internal/layer``, ``daemon/internal/image``).
+missing ``work`` and an empty ``lower`` were tried out on an engine (20.10); the others follow from how moby's
+``daemon/graphdriver/overlay2``, ``daemon/internal/layer`` and ``daemon/internal/image`` read it.
 """
 
 from __future__ import annotations
