@@ -35,7 +35,7 @@ def main() -> None:
         *df(engine, arguments.entries, arguments.rounds),
         *host(arguments.rounds),
     ]
-    text = report(rows, arguments.entries, arguments.rounds)
+    text = report(rows, arguments.entries, arguments.rounds, engine.docker_path)
     print(text)
     if arguments.write:
         RESULTS.write_text(text)
@@ -102,8 +102,8 @@ def diff_dirs(engine: Engine, tag: str) -> list[str]:
     return [data["UpperDir"], *data["LowerDir"].split(":")]
 
 
-def report(rows: list[Row], entries: int, rounds: int) -> str:
-    version = subprocess.run(["docker", "--version"], capture_output=True, text=True).stdout.strip()
+def report(rows: list[Row], entries: int, rounds: int, docker: str) -> str:
+    version = subprocess.run([docker, "--version"], capture_output=True, text=True).stdout.strip()
     lines = [
         "# Results",
         "",
