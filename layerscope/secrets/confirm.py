@@ -65,30 +65,33 @@ class Confirmer:
     """The second look: rules' own patterns on small windows."""
 
     def __init__(self, rules: RuleSet) -> None:
-        self._prepared = [
-            _Prepared(
-                rule,
-                rule.pattern,
-                rule.trigger.width,
-                rules.allowlists_for(rule),
-                JUDGES[rule.judge] if rule.judge else None,
-            )
-            if rule.pattern and rule.trigger
-            else None
-            for rule in rules.rules
-        ]
+        self._rules = rules
+        self._prepared: dict[int, _Prepared] = {}
 
     def confirm(self, data: Data, spans: Spans, path: str, part: Part | None = None) -> Iterator[Found]:
         """What the rules find at the places ``spans``, by rule and offset."""
         part = part or Part(0, len(data), bytes(data[:4]))
         site = Site(os.fsencode(path), part.head)
         for index in sorted(spans.keys() - {WIDE}):
-            prepared = self._prepared[index]
-            if prepared is None or (prepared.rule.path and not prepared.rule.path.search(site.path)):
+            prepared = self._prepared.get(index) or self._prepare(index)
+            if prepared.rule.path and not prepared.rule.path.search(site.path):
                 continue
             matches = _matches(prepared, index, data, spans[index], part)
             judged = (_judged(prepared, match, data, site) for match in matches)
             yield from islice(filter(None, judged), MOST_PER_RULE + 1)
+
+    def _prepare(self, index: int) -> _Prepared:
+        rule = self._rules.rules[index]
+        assert rule.pattern is not None  # else it has no places
+        prepared = _Prepared(
+            rule,
+            rule.pattern.compiled,
+            rule.pattern.trigger.width,
+            self._rules.allowlists_for(rule),
+            JUDGES[rule.judge] if rule.judge else None,
+        )
+        self._prepared[index] = prepared
+        return prepared
 
 
 def _matches(
@@ -114,7 +117,7 @@ def _matches(
 
 def _judged(prepared: _Prepared, match: re.Match[bytes], data: Data, site: Site) -> Found | None:
     rule = prepared.rule
-    group = _secret_group(match, rule)
+    group = rule.secret_group(match)
     start, end = match.span(group)
     value = bytes(data[start:end])
     if not value or (rule.entropy and entropy(value) <= rule.entropy):
@@ -137,12 +140,6 @@ def _judged(prepared: _Prepared, match: re.Match[bytes], data: Data, site: Site)
 def titled(rule: Rule, verdict: Verdict) -> str:
     """The rule's title, with what the verdict adds to it."""
     return f"{rule.title} ({verdict.detail})" if verdict.detail else rule.title
-
-
-def _secret_group(match: re.Match[bytes], rule: Rule) -> int | str:
-    if rule.secret_group != "first":
-        return rule.secret_group
-    return next((number for number, text in enumerate(match.groups(), 1) if text), 0)
 
 
 def _has_keyword(rule: Rule, match: re.Match[bytes], data: Data) -> bool:

@@ -40,8 +40,8 @@ def lines(data: bytes, rule: Rule) -> Iterator[Credential]:
     """Whatever the rule's own pattern captures, save placeholders."""
     if rule.pattern is None:
         return
-    for match in rule.pattern.finditer(data):
-        group = rule.secret_group if rule.secret_group != "first" else 1
+    for match in rule.pattern.compiled.finditer(data):
+        group = rule.secret_group(match)
         value = match[group]
         if value and not is_placeholder(value):
             yield Credential(value, match.start(group))

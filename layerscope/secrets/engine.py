@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from layerscope import __version__
+from layerscope.secrets.code import code_digest
 from layerscope.secrets.confirm import MOST_PER_RULE, Confirmer, Found, Part
 from layerscope.secrets.credentials import CredentialFiles
 from layerscope.secrets.hyperscan_places import place_finder
@@ -62,7 +62,7 @@ class Scanner:
         self._files = CredentialFiles(rules)
         self._slice_bytes = slice_bytes
         self.engine = self._finder.name
-        self.version = hashlib.sha256(f"{__version__} {rules.digest}".encode()).hexdigest()
+        self.version = hashlib.sha256(f"{code_digest()} {rules.digest}".encode()).hexdigest()
         """Names all that a result depends on: equal versions find equal secrets in equal files."""
 
     def scan_small(self, files: Sequence[tuple[str, Data]]) -> list[FileScan]:

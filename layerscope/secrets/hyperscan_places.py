@@ -13,8 +13,9 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from layerscope.secrets import wide
+from layerscope.secrets.code import code_digest
 from layerscope.secrets.pattern import Data
-from layerscope.secrets.places import WIDE, Collector, KeywordFinder, PlaceFinder, Spans, reaches
+from layerscope.secrets.places import WIDE, Collector, KeywordFinder, PlaceFinder, Spans
 from layerscope.secrets.rules import Rule
 
 try:
@@ -33,9 +34,8 @@ class HyperscanFinder:
     name = "hyperscan"
 
     def __init__(self, rules: Sequence[Rule], cache_dir: str | None = None) -> None:
-        self._reach = reaches(rules)
-        expressions = {index: rule.trigger.hyperscan for index, rule in enumerate(rules) if rule.trigger}
-        self._database, refused = _database(expressions, cache_dir)
+        self._rules = rules
+        self._database, refused = _database(rules, cache_dir)
         self._wide = _compile({0: wide.PATTERN}, once=True)  # among the rules it would slow them all down
         others = [rule if index in refused else _NOTHING for index, rule in enumerate(rules)]
         self._others = KeywordFinder(others) if refused else None
@@ -53,7 +53,7 @@ class HyperscanFinder:
         return found
 
     def _find(self, data: Data) -> Spans:
-        places = Collector(self._reach)
+        places = Collector(self._rules)
         if self._database is not None and data:
             self._database.scan(data, match_event_handler=places.add)
         spans = places.merged()
@@ -100,15 +100,17 @@ def _portions(pieces: Sequence[Data]) -> list[tuple[int, int]]:
     return [*portions, (start, len(pieces))] if start < len(pieces) else portions
 
 
-def _database(expressions: dict[int, bytes], cache_dir: str | None) -> tuple[Any, set[int]]:
+def _database(rules: Sequence[Rule], cache_dir: str | None) -> tuple[Any, set[int]]:
     """The compiled rules, and which of them hyperscan refuses (too large, or a construct that it lacks)."""
-    if not expressions:
+    sources = {index: rule.pattern.source for index, rule in enumerate(rules) if rule.searched and rule.pattern}
+    if not sources:
         return None, set()
-    made_of = (sorted(expressions.items()), version("hyperscan"), platform.machine(), _processor())
+    made_of = (sorted(sources.items()), code_digest(), version("hyperscan"), platform.machine(), _processor())
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()
     path = os.path.join(cache_dir, f"hyperscan-{key[:32]}.db") if cache_dir else None
     if path and (loaded := _load(path)):
         return loaded, set()
+    expressions = {index: rule.trigger.hyperscan for index, rule in enumerate(rules) if rule.trigger}
     refused: set[int] = set()
     try:
         database = _compile(expressions)

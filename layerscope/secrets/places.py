@@ -33,15 +33,15 @@ class PlaceFinder(Protocol):
 class Collector:
     """Clusters positions as they come, so that memory follows the data's size and not the number of places."""
 
-    def __init__(self, reach: Sequence[int]) -> None:
-        self.reach = reach
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
         self.spans: Spans = {}
 
     def add(self, rule: int, _start: int, position: int, _flags: int = 0, _context: object = None) -> None:
         spans = self.spans.get(rule)
         if spans is None:
             self.spans[rule] = [[position, position]]
-        elif spans[-1][0] <= position <= spans[-1][1] + self.reach[rule]:
+        elif spans[-1][0] <= position <= spans[-1][1] + reach(self._rules[rule]):
             if position > spans[-1][1]:
                 spans[-1][1] = position
         else:
@@ -51,7 +51,7 @@ class Collector:
         """The clusters in ascending order, those that touch made one."""
         for rule, spans in self.spans.items():
             if len(spans) > 1:
-                self.spans[rule] = merge(spans, self.reach[rule])
+                self.spans[rule] = merge(spans, reach(self._rules[rule]))
         return self.spans
 
 
@@ -66,8 +66,9 @@ def merge(spans: list[list[int]], reach: int) -> list[list[int]]:
     return merged
 
 
-def reaches(rules: Sequence[Rule]) -> list[int]:
-    return [2 * rule.trigger.width + 2 if rule.trigger else 0 for rule in rules]
+def reach(rule: Rule) -> int:
+    """How far apart two places of a rule may be and still be looked at together."""
+    return 2 * rule.trigger.width + 2 if rule.trigger else 0
 
 
 class KeywordFinder:
@@ -76,7 +77,7 @@ class KeywordFinder:
     name = "python"
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._reach = reaches(rules)
+        self._all = rules
         self._without: list[tuple[int, re.Pattern[bytes]]] = []
         by_literal: dict[bytes, list[int]] = defaultdict(list)
         for index, rule in enumerate(rules):
@@ -85,7 +86,7 @@ class KeywordFinder:
             for literal in rule.trigger.literals:
                 by_literal[literal].append(index)
             if rule.pattern and not rule.trigger.literals:
-                self._without.append((index, rule.pattern))
+                self._without.append((index, rule.pattern.compiled))
         self._rules = {text: sorted(_of_prefixes(text, by_literal)) for text in by_literal}
         self._literals = re.compile(_longest_of(list(by_literal))) if by_literal else None
 
@@ -93,7 +94,7 @@ class KeywordFinder:
         return [self._find(piece) for piece in pieces]
 
     def _find(self, data: Data) -> Spans:
-        places = Collector(self._reach)
+        places = Collector(self._all)
         lowered = bytes(data).lower()
         position = 0
         while self._literals and (found := self._literals.search(lowered, position)):

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 from layerscope.errors import UsageError
 from layerscope.secrets.match import Confidence
+from layerscope.secrets.regex import Regex, Trigger
 
 KEYWORD_REACH: Final = 1024
 """A rule's keyword must stand in the match or at most this many bytes before or behind it."""
@@ -26,8 +27,8 @@ class Allowlist:
     """Matches to let pass: those that meet one condition, or all of them (``every``)."""
 
     every: bool = False
-    paths: tuple[re.Pattern[bytes], ...] = ()
-    regexes: tuple[re.Pattern[bytes], ...] = ()
+    paths: tuple[Regex, ...] = ()
+    regexes: tuple[Regex, ...] = ()
     target: Literal["secret", "match", "line"] = "secret"
     stopwords: tuple[bytes, ...] = ()
 
@@ -46,17 +47,6 @@ class Allowlist:
 
 
 @dataclass(frozen=True, slots=True)
-class Trigger:
-    """How the place of a match is found before the rule's own pattern looks at it."""
-
-    hyperscan: bytes
-    literals: frozenset[bytes]
-    """Lower-case texts of which every match holds one; empty: the pattern itself must search everything."""
-    width: int
-    """The greatest number of bytes from a match's first byte to its last."""
-
-
-@dataclass(frozen=True, slots=True)
 class Examples:
     """Texts in which the rule must find something, and in which it must not."""
 
@@ -71,13 +61,13 @@ class Rule:
     id: str
     title: str
     confidence: Confidence = Confidence.MEDIUM
-    pattern: re.Pattern[bytes] | None = None
-    trigger: Trigger | None = None
+    pattern: Regex | None = None
     keywords: tuple[bytes, ...] = ()
     entropy: float = 0.0
     """A secret must have more bits per byte than this."""
-    secret_group: int | str = 0
-    path: re.Pattern[bytes] | None = None
+    group: int = 0
+    """Which group of the pattern holds the secret, unless one is called so; 0: the first that took part, or all."""
+    path: Regex | None = None
     allowlists: tuple[Allowlist, ...] = ()
     check: str | None = None
     judge: str | None = None
@@ -86,6 +76,22 @@ class Rule:
     files: tuple[str, ...] = ()
     """Ends of paths, the last part may hold ``*``: ``.docker/config.json``, ``*.kdbx``."""
     examples: Examples = Examples()
+
+    @property
+    def searched(self) -> bool:
+        """Whether its pattern is looked for in every file."""
+        return self.pattern is not None and self.parser is None
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """How its matches are found in any file; None when it is about files of its own."""
+        return self.pattern.trigger if self.pattern and self.searched else None
+
+    def secret_group(self, match: re.Match[bytes]) -> int | str:
+        """The group of a match that holds the secret."""
+        if "secret" in match.re.groupindex:
+            return "secret"
+        return self.group or next((number for number, text in enumerate(match.groups(), 1) if text), 0)
 
 
 @dataclass(frozen=True)
@@ -127,8 +133,6 @@ class RuleSet:
 
 def _plain(value: object) -> object:
     """The value in types whose ``repr`` is complete and always the same."""
-    if isinstance(value, re.Pattern):
-        return value.pattern
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, tuple):

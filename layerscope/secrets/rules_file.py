@@ -6,7 +6,6 @@ Every reason for which a file cannot be used names the file, the rule and the ca
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
@@ -18,22 +17,12 @@ from layerscope.errors import RulesError
 from layerscope.secrets.assignments import JUDGES
 from layerscope.secrets.checks import CHECKS
 from layerscope.secrets.credential_parsers import PARSERS
-from layerscope.secrets.go_syntax import PatternError, parse
+from layerscope.secrets.go_syntax import PatternError
 from layerscope.secrets.match import Confidence
-from layerscope.secrets.pattern import (
-    WIDEST,
-    Node,
-    hyperscan_source,
-    needed_literals,
-    python_source,
-    trigger,
-    width,
-)
-from layerscope.secrets.rules import Allowlist, Examples, Rule, RuleSet, Trigger
+from layerscope.secrets.regex import Regex
+from layerscope.secrets.rules import Allowlist, Examples, Rule, RuleSet
 
 OWN: Final = ("rules.toml", "assignments.toml", "credentials.toml")
-SHORTEST_LITERAL: Final = 2
-"""A shorter text stands everywhere: searching for it is no help."""
 BREAK: Final = "¦"
 """Stands inside the tokens of examples, so that the rules file itself holds none."""
 _GLOBAL: Final = "(global)"
@@ -56,9 +45,9 @@ _ALLOWLIST_KEYS_OF_LISTS: Final = {"regexes", "stopwords", "targetRules"}
 
 @cache
 def own_rules() -> RuleSet:
-    """The rules that come with layerscope."""
+    """The rules that come with layerscope, whose expressions are sound: a test reads them as a user's."""
     folder = files("layerscope.secrets")
-    parts = [_Reader(f"layerscope/{name}").read((folder / name).read_bytes()) for name in OWN]
+    parts = [_Reader(f"layerscope/{name}", sound=True).read((folder / name).read_bytes()) for name in OWN]
     return RuleSet(
         tuple(rule for part in parts for rule in part.rules),
         tuple(one for part in parts for one in part.allowlists),
@@ -88,6 +77,8 @@ class _Reader:
 
     name: str
     extended_by: tuple[str, ...] = ()
+    sound: bool = False
+    """Known to hold expressions that can be translated: nothing is compiled before it is needed."""
 
     def error(self, rule: str, reason: str) -> RulesError:
         return RulesError(f"{self.name}: rule {rule}: {reason}", "change the rule, or remove it from the file")
@@ -139,24 +130,20 @@ class _Reader:
             raise self.error(f"number {index + 1}", "has no id")
         if unknown := sorted(entry.keys() - _KEYS - _KEYS_ELSEWHERE - _OWN_KEYS):
             raise self.error(name, f"key {unknown[0]} is not known")
-        source = self.text(entry, "regex", name)
-        node = self.parse(source, name, "regex") if source else None
-        pattern = None if node is None else self.compile(node, name, "regex")
-        if node is not None and width(node)[0] == 0:
+        pattern, path = self.regex(entry, "regex", name), self.regex(entry, "path", name)
+        if pattern and not self.sound and pattern.may_be_empty:
             raise self.error(name, "regex matches the empty text")
-        path = self.text(entry, "path", name)
-        if node is None and not path and not entry.get("parser"):
+        if not pattern and not path and not entry.get("parser"):
             raise self.error(name, "has neither regex nor path")
         return Rule(
             id=name,
             title=self.text(entry, "description", name) or name,
             confidence=self.one_of(entry, "confidence", name, Confidence, Confidence.MEDIUM),
             pattern=pattern,
-            trigger=None if node is None or entry.get("parser") else _trigger_of(node),
             keywords=tuple(word.lower().encode() for word in self.texts(entry, "keywords", name)),
             entropy=self.number(entry, "entropy", name),
-            secret_group=0 if pattern is None else self.secret_group(entry, pattern, name),
-            path=self.compile(self.parse(path, name, "path"), name, "path") if path else None,
+            group=self.secret_group(entry, pattern, name) if pattern else 0,
+            path=path,
             allowlists=tuple(self.allowlist(one, name) for one in self.allowlist_entries(entry, name)),
             check=self.one_named(entry, "check", name, CHECKS),
             judge=self.one_named(entry, "judge", name, JUDGES),
@@ -165,14 +152,11 @@ class _Reader:
             examples=self.examples(entry, name),
         )
 
-    def secret_group(self, entry: dict[str, Any], pattern: re.Pattern[bytes], rule: str) -> int | str:
-        """The group that holds the secret; without a word about it, ``first``: the first that took part."""
-        if "secret" in pattern.groupindex:
-            return "secret"
+    def secret_group(self, entry: dict[str, Any], pattern: Regex, rule: str) -> int:
         group = int(self.number(entry, "secretGroup", rule))
-        if not 0 <= group <= pattern.groups:
-            raise self.error(rule, f"secretGroup {group}: the regex has {pattern.groups} groups")
-        return group or ("first" if pattern.groups else 0)
+        if group and not 0 <= group <= pattern.compiled.groups:
+            raise self.error(rule, f"secretGroup {group}: the regex has {pattern.compiled.groups} groups")
+        return group
 
     def one_named(self, entry: dict[str, Any], key: str, rule: str, known: Container[str]) -> str | None:
         name = self.text(entry, key, rule)
@@ -214,20 +198,22 @@ class _Reader:
             stopwords=tuple(word.lower().encode() for word in self.texts(entry, "stopwords", rule)),
         )
 
-    def patterns(self, entry: dict[str, Any], key: str, rule: str) -> tuple[re.Pattern[bytes], ...]:
-        return tuple(self.compile(self.parse(text, rule, key), rule, key) for text in self.texts(entry, key, rule))
+    def patterns(self, entry: dict[str, Any], key: str, rule: str) -> tuple[Regex, ...]:
+        return tuple(self.checked(text, rule, key) for text in self.texts(entry, key, rule))
 
-    def parse(self, source: str, rule: str, key: str) -> Node:
-        try:
-            return parse(source)
-        except (PatternError, RecursionError) as error:
-            raise self.error(rule, f"{key} cannot be translated: {error}") from error
+    def regex(self, entry: dict[str, Any], key: str, rule: str) -> Regex | None:
+        source = self.text(entry, key, rule)
+        return self.checked(source, rule, key) if source else None
 
-    def compile(self, node: Node, rule: str, key: str) -> re.Pattern[bytes]:
+    def checked(self, source: str, rule: str, key: str) -> Regex:
+        """An expression; all that can go wrong with it goes wrong here."""
+        regex = Regex(source)
         try:
-            return re.compile(python_source(node))
-        except (re.error, RecursionError, OverflowError) as error:
+            if not self.sound:
+                regex.compiled  # noqa: B018  # it is looked at to see whether it can be had
+        except PatternError as error:
             raise self.error(rule, f"{key} cannot be translated: {error}") from error
+        return regex
 
     def text(self, entry: dict[str, Any], key: str, rule: str) -> str:
         value = entry.get(key, "")
@@ -264,11 +250,3 @@ class _Reader:
         if not isinstance(values, list):
             raise self.error(rule, f"{key} is no list of tables")
         return [self.table(value, rule, key) for value in values]
-
-
-def _trigger_of(node: Node) -> Trigger:
-    literals = needed_literals(node)
-    if any(len(literal) < SHORTEST_LITERAL for literal in literals):
-        literals = frozenset()
-    most = width(node)[1]
-    return Trigger(hyperscan_source(trigger(node)), literals, WIDEST if most is None else min(most, WIDEST))

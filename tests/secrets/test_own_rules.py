@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from importlib.resources import files
+from importlib.resources import as_file, files
 
 import pytest
 
@@ -11,7 +11,7 @@ from layerscope.secrets.engine import Scanner
 from layerscope.secrets.match import Confidence
 from layerscope.secrets.pattern import WIDEST
 from layerscope.secrets.rules import Rule, RuleSet
-from layerscope.secrets.rules_file import OWN, own_rules
+from layerscope.secrets.rules_file import OWN, load_rules, own_rules
 
 RULES = own_rules().rules
 BINARY = {"java-key-store", "pkcs12-key-store", "kerberos-keytab", "keepass-database", "tls-key-der"}
@@ -75,3 +75,9 @@ def test_a_stock_library_has_no_finding_at_default_confidence() -> None:
             assert [m for m in scan.matches if m.confidence is not Confidence.LOW] == []
     assert read > 3_000_000
     assert low <= read / 5_000_000
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_rules_stand_the_checks_of_a_users(name: str) -> None:
+    with as_file(files("layerscope.secrets") / name) as path:
+        assert {rule.id for rule in load_rules(str(path)).rules} <= {rule.id for rule in RULES}
