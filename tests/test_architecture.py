@@ -20,7 +20,7 @@ TOP = Path(__file__).parent.parent
 PACKAGE = TOP / "layerscope"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-LEAFS = {"errors", "model", "reading", "timestamps", "workers"}
+LEAFS = {"errors", "model", "reading", "timestamps", "workers", "tars"}
 ALLOWED = {
     "": set(),  # the version
     "errors": set(),
@@ -28,6 +28,7 @@ ALLOWED = {
     "reading": set(),
     "timestamps": set(),
     "workers": {"errors"},
+    "tars": set(),
     "overlay": LEAFS,
     "stores": LEAFS | {"overlay"},
     "secrets": LEAFS | {"", "overlay", "stores"},
@@ -44,8 +45,8 @@ ONLY_HERE = {
     "requests": "stores/docker_api.py",  # what docker raises
     "hyperscan": "secrets/",  # an option
     "dulwich": "secrets/git",
-    "backports": "secrets/inflate.py",
-    "compression": "secrets/inflate.py",  # the standard library's from 3.14 on, in place of backports.zstd
+    "backports": "tars/packing.py",
+    "compression": "tars/packing.py",  # the standard library's from 3.14 on, in place of backports.zstd
 }
 """What is imported from elsewhere, and where."""
 

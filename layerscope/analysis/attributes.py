@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 from layerscope.model import XattrFamily
 from layerscope.overlay.entry import Kind
-from layerscope.stores import tarheader
-from layerscope.stores.tarheader import Header
+from layerscope.tars import header as tarheader
+from layerscope.tars.header import Header
 
 SECOND: Final = 1_000_000_000
 LATEST: Final = (1 << 63) - 1

@@ -28,8 +28,8 @@ from layerscope.model import XattrFamily
 from layerscope.overlay.entry import Entry, Kind, kind_of
 from layerscope.overlay.markers import UNREADABLE
 from layerscope.overlay.tree import Directory
-from layerscope.stores.tarheader import HARD_LINK, Header
 from layerscope.stores.tarsplit import Member
+from layerscope.tars.header import HARD_LINK, Header
 
 MOST_DIFFERENCES: Final = 1000
 """Differences of one layer that are named; the others are counted."""

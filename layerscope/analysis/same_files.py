@@ -7,8 +7,8 @@ from typing import Final
 from layerscope.errors import LayerscopeError
 from layerscope.model import ChainId
 from layerscope.stores.overlay2 import Overlay2Store
-from layerscope.stores.tarheader import Header
 from layerscope.stores.tarsplit import Member, read_tar_split
+from layerscope.tars.header import Header
 
 MOST_COMPARED: Final = 200
 """Pairs of layers; each takes reading two tar-splits."""

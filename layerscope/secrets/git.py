@@ -22,9 +22,9 @@ from layerscope.secrets.git_names import Names
 from layerscope.secrets.git_pack import BLOB, COMMIT, KIND_NAMES, MOST_OBJECT, TAG, TREE, GitObject, GitPack
 from layerscope.secrets.git_paths import hash_of_pack, loose_id
 from layerscope.secrets.guarded import SMALL_BYTES, Batch, scan_stream
-from layerscope.secrets.inflate import ZlibDecompressor, inflate
 from layerscope.secrets.match import Omission, Secret
 from layerscope.secrets.members import SeekableFile
+from layerscope.tars.packing import ZlibDecompressor, inflate
 
 LIMITS: Final = Limits(entries=500_000, ratio=1 << 40)
 """A repository may well hold a thousand versions of a file for the size of one."""

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 from dulwich.pack import DELTA_TYPES, OFS_DELTA, UnpackedObject, apply_delta, take_msb_bytes, unpack_object
 
 from layerscope.secrets.bounded import Budget, LimitReachedError, ReadSome, Stream, reason
-from layerscope.secrets.inflate import ZlibDecompressor, inflate
 from layerscope.secrets.members import SeekableFile
+from layerscope.tars.packing import ZlibDecompressor, inflate
 
 COMMIT, TREE, BLOB, TAG = 1, 2, 3, 4
 KIND_NAMES: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from layerscope.errors import CorruptStoreError
 from layerscope.stores.records import DataRoot
-from layerscope.stores.tarheader import BLOCK, Header, HeaderReader
+from layerscope.tars.header import BLOCK, Header, HeaderReader
 
 NAME: Final = "tar-split.json.gz"
 LARGEST_FILE: Final = 4 << 30
