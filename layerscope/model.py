@@ -62,6 +62,28 @@ class OverlayOptions:
     """True under ``metacopy=on``: else a metacopy file is an error."""
 
 
+class Sameness(StrEnum):
+    """How to tell what a directory has from the one below it from what is its layer's own."""
+
+    INODE = "inode"
+    """Files are hard links of those below; everything else is a copy."""
+    COPY = "copy"
+    """All are copies, with content, attributes and times."""
+    CONTENT = "content"
+    """All are copies that lost their times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulated:
+    """For a layer whose directory holds what the layers below it hold, too, and not only its own changes."""
+
+    below: str | None
+    """Absolute path of the directory that it began as a copy of; None where there is none."""
+    same: Sameness
+    is_tree: bool
+    """A whole tree, in which overlayfs' marks mean nothing; else an upper directory, with marks."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerUser:
     """An image that holds a layer, as ``shared_with`` names it."""
@@ -95,6 +117,8 @@ class Layer:
     recorded_bytes: int | None = None
     """Its size as recorded when the layer was made: by Docker in layerdb the bytes of its files, by a snapshotter
     the disk space of its files and directories."""
+    accumulated: Accumulated | None = None
+    """For the graph driver ``overlay``: what of ``diff_dir`` is not this layer's. None where all of it is."""
 
 
 @dataclass(frozen=True, slots=True)

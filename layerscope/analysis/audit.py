@@ -147,7 +147,7 @@ def _scan(
 
 
 def _source(stack: Stack, layer: Layer) -> LayerSource:
-    return LayerSource(layer.diff_dir, stack.options.xattrs)
+    return LayerSource(layer.diff_dir, stack.options.xattrs, layer.accumulated)
 
 
 def _key(layer: Layer, means: Means) -> Key | None:

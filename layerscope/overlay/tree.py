@@ -95,6 +95,13 @@ class LayerTree:
     def root(self) -> Directory:
         return Directory(self, "", None)
 
+    def directory(self, path: str) -> Directory:
+        """One directory by its path from the layer's root. Nothing is opened yet."""
+        found = self.root()
+        for name in path.split("/") if path else ():
+            found = found.sub(name)
+        return found
+
 
 class Directory:
     """One directory of a layer. Opens itself when needed and may be closed at any time."""

@@ -26,6 +26,7 @@ from layerscope.overlay.resolve import (
     simple,
 )
 from layerscope.overlay.tree import Content, Directory, LayerTree, OpenDirectories
+from layerscope.overlay.trees import open_tree
 
 
 class Frame(NamedTuple):
@@ -72,7 +73,7 @@ class Walker:
         self.incomplete = False
         pool = OpenDirectories()
         family = stack.options.xattrs
-        self.trees = [LayerTree(layer.diff_dir, family, pool=pool) for layer in stack]
+        self.trees = [open_tree(layer.diff_dir, family, layer.accumulated, pool=pool) for layer in stack]
         self.data_trees = [LayerTree(path, family, pool=pool) for path in stack.data_dirs]
         roots = [tree.root() for tree in self.trees]
         for root in (*roots, *(tree.root() for tree in self.data_trees)):
@@ -160,7 +161,7 @@ class Walker:
         return Frame(
             path,
             tuple(
-                Contributor(layer, Directory(self.trees[layer], where, None), since, hidden)
+                Contributor(layer, self.trees[layer].directory(where), since, hidden)
                 for layer, where, since, hidden in contributors
             ),
         )

@@ -15,8 +15,9 @@ from functools import partial
 from io import BytesIO
 from typing import BinaryIO, Final, NamedTuple
 
-from layerscope.model import Tick, XattrFamily, no_tick
+from layerscope.model import Accumulated, Tick, XattrFamily, no_tick
 from layerscope.overlay.tree import Directory, LayerTree
+from layerscope.overlay.trees import open_tree
 from layerscope.secrets.archive_kinds import HEAD_BYTES as KIND_BYTES
 from layerscope.secrets.archive_kinds import ArchiveKind, ends_as_zip, foreign_kind, kind_of
 from layerscope.secrets.archives import Archives, Inside, told_once
@@ -39,6 +40,10 @@ class LayerSource:
 
     directory: str
     family: XattrFamily
+    accumulated: Accumulated | None = None
+
+    def tree(self) -> LayerTree:
+        return open_tree(self.directory, self.family, self.accumulated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ def scan_layers(
     ``tick`` is called with the number of files scanned since it was called last.
     Raises WorkerDiedError.
     """
-    layers = [_Layer(LayerFiles(LayerTree(source.directory, source.family))) for source in sources]
+    layers = [_Layer(LayerFiles(source.tree())) for source in sources]
     feed = _tasks(layers, reach)
     tasks: deque[_Task] = deque()
 
@@ -176,7 +181,7 @@ class _Worker:
         self._scanner = scanner
         self._archives = Archives(scanner) if reach.archives else None
         self._reveal = reveal
-        self._trees = [LayerTree(source.directory, source.family) for source in sources]
+        self._trees = [source.tree() for source in sources]
 
     def scan(self, task: _Task) -> _Part:
         part = _Part(task.source)
@@ -188,7 +193,7 @@ class _Worker:
         held = 0
         for file in task.files:
             if directory.path != file.directory:
-                directory = Directory(self._trees[task.source], file.directory, None)
+                directory = self._trees[task.source].directory(file.directory)
             try:
                 content = self._read(part, directory, file)
             except OSError as error:
@@ -309,7 +314,7 @@ class _Worker:
 def _opened(tree: LayerTree, file: LayerFile) -> Iterator[BinaryIO]:
     """A file of a layer, opened for reading in place. Raises OSError."""
     with (
-        Directory(tree, file.directory, None).open_file(file.name) as fd,
+        tree.directory(file.directory).open_file(file.name) as fd,
         open(fd, "rb", closefd=False) as content,
     ):
         yield content
