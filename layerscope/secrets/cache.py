@@ -3,6 +3,7 @@
 One file a layer, named after all that its result depends on, written beside its place and then renamed: a reader
 sees a whole file or none. What can't be trusted or understood is ignored with a warning, and the layer is scanned
 again. The directory must be the user's own and nobody else's to write to: a forged entry would say "no secrets".
+What no run has used for long goes when something new comes: layers are deleted, and rules change.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat as st
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,6 +27,11 @@ from layerscope.secrets.match import Confidence
 
 FORMAT: Final = 1
 LARGEST_ENTRY: Final = 256 << 20
+DAY: Final = 24 * 3600.0
+KEPT_UNUSED: Final = 60 * DAY
+"""Seconds for which an entry stays that no run asks for."""
+_OURS: Final = re.compile(r"[0-9a-f]{40}\.json|hyperscan-[0-9a-f]{32}\.db|\.new-.*|\.hyperscan-.*")
+"""The names of entries, of compiled rules, and of either while it is written."""
 Key = Mapping[str, str | int]
 """Everything that a layer's result depends on, by name."""
 
@@ -60,6 +68,7 @@ class LayerCache:
         self._fd = fd
         self._warn = warn
         self._failed = False
+        self._tidy = False
 
     def __del__(self) -> None:
         os.close(self._fd)
@@ -83,10 +92,14 @@ class LayerCache:
             stat = os.fstat(fd)
             if not st.S_ISREG(stat.st_mode) or stat.st_uid != os.geteuid() or stat.st_size > LARGEST_ENTRY:
                 raise ValueError("not an entry of ours")
+            if stat.st_mtime < time.time() - DAY:
+                with suppress(OSError):
+                    os.utime(fd)  # it is in use
             return file.read(LARGEST_ENTRY)
 
     def put(self, key: Key, scan: LayerScan) -> None:
         """Keep a result. Where that can't be, the next run scans again; one warning says so."""
+        self._remove_unused()
         name, content = _name(key), json.dumps(_to_record(key, scan))
         temporary = None
         try:
@@ -101,6 +114,18 @@ class LayerCache:
             if not self._failed:
                 self._warn(Caution("no-cache", self.path, f"results are not kept: {error.strerror}"))
             self._failed = True
+
+    def _remove_unused(self) -> None:
+        """Once a run: take away what was not used for long. What can't be removed stays."""
+        if self._tidy:
+            return
+        self._tidy = True
+        oldest = time.time() - KEPT_UNUSED
+        with suppress(OSError):
+            for name in os.listdir(self._fd):
+                with suppress(OSError):
+                    if _OURS.fullmatch(name) and os.lstat(name, dir_fd=self._fd).st_mtime < oldest:
+                        os.unlink(name, dir_fd=self._fd)
 
 
 def is_cacheable(scan: LayerScan) -> bool:

@@ -156,6 +156,8 @@ def _load(path: str) -> Any:
     try:
         with open(path, "rb") as file:
             database = hyperscan.loadb(file.read(), hyperscan.HS_MODE_BLOCK)
+            with suppress(OSError):
+                os.utime(file.fileno())  # it is in use: the cache removes what is not
         database.scratch = hyperscan.Scratch(database)
     except (OSError, hyperscan.error):
         return None

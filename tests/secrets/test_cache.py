@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from layerscope.model import Cautions
-from layerscope.secrets.cache import LayerCache, cache_directory, is_cacheable, open_cache
+from layerscope.secrets.cache import DAY, LayerCache, _name, cache_directory, is_cacheable, open_cache
 from layerscope.secrets.hits import Hit, LayerScan, Skip
 from layerscope.secrets.match import Confidence
 
@@ -180,6 +181,32 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(
     cache.put({**KEY, "inode": 9}, SCAN)
     assert codes(warnings) == ["no-cache"]
     assert list(Path(cache.path).iterdir()) == []
+
+
+def test_what_no_run_used_for_two_months_goes_and_nothing_else(cache: LayerCache) -> None:
+    place = Path(cache.path)
+    old = time.time() - 61 * DAY
+    for number in range(3):
+        cache.put({**KEY, "inode": number}, SCAN)
+    unused, used, young = (place / _name({**KEY, "inode": number}) for number in range(3))
+    leftovers = [place / ".new-torn", place / f"hyperscan-{'0' * 32}.db", place / ".hyperscan-torn"]
+    others = [place / "notes.txt", place / "kept.json"]
+    for path in (*leftovers, *others):
+        path.touch()
+    (place / f"{'1' * 40}.json").mkdir()
+    for path in place.iterdir():
+        if path != young:
+            os.utime(path, (old, old))
+    again = open_cache(cache.path)
+    assert again is not None
+    assert again.get({**KEY, "inode": 1}) == SCAN
+    assert unused.exists()  # reading takes nothing away
+    again.put({**KEY, "inode": 9}, SCAN)
+    assert not unused.exists()
+    assert used.exists()
+    assert young.exists()
+    assert not any(path.exists() for path in leftovers)
+    assert all(path.exists() for path in others)
 
 
 def test_the_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
