@@ -22,12 +22,24 @@ from fixtures.demo import unpack
 from layerscope.cli.commands import app
 from layerscope.cli.options import Common
 from layerscope.errors import ExitCode, LayerscopeError
+from layerscope.secrets.rules import Rule
+from layerscope.secrets.rules_file import own_rules
 from tests.cli import Cli
 from tests.kernel import can_mount
 
 TOP = Path(__file__).parent.parent
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 SHOWN_ROOT = "/var/lib/docker"
+RULES_HEAD = """# The rules of `audit`
+
+`--only`, `--disable`, `--allow RULE:PATH` and a baseline name rules by id; `*` stands for the rest of an id. The
+default shows what is of medium or high confidence; a finding may be of less than its rule, for what its value looks
+like or where it lies. A user's gitleaks configuration (`--rules FILE`) replaces these rules or, with `[extend]
+useDefault = true`, adds to them.
+
+| rule | finds | confidence | reads |
+|---|---|---|---|
+"""
 
 
 @contextmanager
@@ -90,6 +102,31 @@ def test_audit_guide_prints_what_it_says_and_names_every_option() -> None:
             for name in names:  # in Annotated, Typer takes the first name for a default
                 if name.startswith("--") and parameter.name not in typing.get_type_hints(Common):
                     assert f"`{name}" in document, name
+
+
+def rules_table() -> str:
+    """The page of all rules. What a rule reads: every file, files of a name, or key-value pairs."""
+    rows = [
+        f"| `{rule.id}` | {rule.title} | {_confidence(rule)} | {_what_it_reads(rule)} |"
+        for rule in sorted(own_rules().rules, key=lambda rule: rule.id)
+    ]
+    return RULES_HEAD + "\n".join(rows) + "\n"
+
+
+def _confidence(rule: Rule) -> str:
+    return "medium, low" if rule.judge == "assignment" else rule.confidence
+
+
+def _what_it_reads(rule: Rule) -> str:
+    if rule.judge == "assignment":
+        return "values of keys in configuration files and code"
+    if rule.files:
+        return ", ".join(f"`{name}`" for name in rule.files)
+    return "every file" if rule.searched else "files that begin as this kind does"
+
+
+def test_rules_page_names_every_rule() -> None:
+    assert (TOP / "docs/rules.md").read_text() == rules_table()
 
 
 @pytest.mark.kernel
@@ -155,6 +192,7 @@ def main() -> None:
     write: Callable[[Path], int] = lambda path: path.write_text(rewritten(path.read_text()))  # noqa: E731
     for name in ("README.md", "docs/overlay.md", "docs/audit.md"):
         write(TOP / name)
+    (TOP / "docs/rules.md").write_text(rules_table())
 
 
 if __name__ == "__main__":

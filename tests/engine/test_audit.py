@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.cli import Cli, Result
-from tests.dockerd import BASE, Engine
+from tests.containerd_engine import prepare_tree
+from tests.dockerd import BASE, Engine, EngineMissingError
 from tests.planted import CONTAINER_PLANTS, PLANTS, Plant, context, dockerfile, token
 
 TOKENS = sorted({plant.token for plant in (*PLANTS, *CONTAINER_PLANTS)})
@@ -181,6 +182,17 @@ def test_the_base_has_no_finding(engine: Engine, cli: Cli) -> None:
     assert answer["scanned"]["files"] > 0
 
 
+def test_a_stock_system_has_no_finding_and_hardly_a_doubtful_one(cli: Cli) -> None:
+    try:
+        tree = prepare_tree()
+    except EngineMissingError as error:
+        pytest.skip(str(error))
+    answer = audit(cli, f"lowerdir={tree}", "--confidence", "low")
+    assert answer["scanned"]["bytes"] > 300_000_000
+    assert [finding for finding in answer["findings"] if finding["confidence"] != "low"] == []
+    assert len(answer["findings"]) <= answer["scanned"]["bytes"] / 5_000_000
+
+
 def test_every_target_by_default(engine: Engine, planted: str, container: str, cli: Cli) -> None:
     answer = audit(cli)
     names = {name for target in answer["targets"] for name in (target["name"], *target["references"])}
@@ -204,7 +216,9 @@ def test_the_end_of_a_huge_file_and_of_a_huge_line(engine: Engine, cli: Cli) -> 
         "RUN dd if=/dev/zero bs=1048576 count=50 | tr '\\000' x > /line && cat /tail >> /line && rm /tail\n",
         files={"tail": b" " + value + b"\n"},
     )
-    found = {finding["path"]: finding for finding in audit(cli, image, "--jobs", "1")["findings"]}
+    findings = audit(cli, image, "--jobs", "1")["findings"]
+    assert audit(cli, image, "--data-root", str(engine.data_root))["findings"] == findings
+    found = {finding["path"]: finding for finding in findings}
     assert found.keys() == {"tail", "big", "line"}
     assert (found["big"]["offset"], found["big"]["line"]) == ((200 << 20) + 1, None)
     assert (found["line"]["offset"], found["line"]["line"]) == ((50 << 20) + 1, 1)
