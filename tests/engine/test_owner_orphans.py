@@ -30,6 +30,7 @@ from layerscope.stores.overlay2 import Overlay2Store
 from layerscope.stores.records import DataRoot
 from tests.cli import Cli
 from tests.dockerd import BASE, Engine, add
+from tests.registry import registry
 from tests.with_engine import _answers, _remove, _stop, program
 
 SECONDS = 15
@@ -351,6 +352,20 @@ def kill_at_import(made: Mortal, engine: Engine) -> None:
         made.kill()
 
 
+def kill_at_pull(made: Mortal, engine: Engine) -> None:
+    """One layer is unpacked, the next one is on its way."""
+    layerdb = engine.data_root / "image/overlay2/layerdb/sha256"
+    before = set(os.listdir(layerdb))
+    with registry() as served:
+        name = served.add("pulled/app", [many_files(), os.urandom(1 << 20)])
+        served.released.clear()
+        with surviving(lambda: engine.docker("pull", name)):
+            until(lambda: served.waiting.is_set() and set(os.listdir(layerdb)) - before)
+            assert served.waiting.is_set(), "it was killed too early"
+            made.kill()
+            served.released.set()
+
+
 def kill_at_removal(made: Mortal, engine: Engine) -> None:
     container = engine.run("kept:1", "mkdir /d; for i in $(seq 3000); do echo > /d/$i; done")
     upper = engine.data_root / "overlay2" / own(engine, container)[0]
@@ -375,6 +390,23 @@ def surviving(job: Callable[[], object]) -> Iterator[None]:
         victim.join()
 
 
+def check_and_df(engine: Engine) -> None:
+    """Both finish, whatever was left; what is wrong is told, and the sums are those of du(1)."""
+    cli = Cli(directory=engine.data_root, environment={})
+    root = f"--data-root={engine.data_root}"
+    problems = cli("check", root, "--json")
+    assert problems.code == bool(problems.json["counts"]["error"]), problems.err
+    print([f"{one['severity']} {one['code']}" for one in problems.json["problems"]])
+    du = ["du", "-s", "-B1", "--one-file-system", str(engine.data_root)]
+    for _ in range(5):  # the engine still tidies up
+        used = cli.ok("df", root, "--json").json
+        total = int(subprocess.run(du, capture_output=True, text=True, check=True).stdout.split()[0])
+        if used["total_bytes"] == total:
+            break
+    assert used["complete"] is True
+    assert used["total_bytes"] == total
+
+
 def test_engine_that_is_killed_at_work_leaves_only_true_orphans(mortal: tuple[Mortal, Engine]) -> None:
     """What is called an orphan after a restart can be taken away, and everything still works."""
     made, engine = mortal
@@ -382,7 +414,7 @@ def test_engine_that_is_killed_at_work_leaves_only_true_orphans(mortal: tuple[Mo
     engine.build("cached:1", "FROM kept:1\nRUN echo cached > /cached\n", buildkit=True)
     container = engine.create("kept:1")
     upper, init, lower = own(engine, container)
-    for kill in (kill_at_build, kill_at_import, kill_at_removal):
+    for kill in (kill_at_build, kill_at_import, kill_at_pull, kill_at_removal):
         kill(made, engine)
         made.start()
         found = survey(engine)
@@ -392,6 +424,7 @@ def test_engine_that_is_killed_at_work_leaves_only_true_orphans(mortal: tuple[Mo
         assert not {upper, init, *lower} & {item.cache_id for item in found.orphans}
         for name in (upper, init, *lower):
             assert container in {use.id for use in owner(engine, name).containers}
+        check_and_df(engine)
         if kill is kill_at_import:
             assert Purpose.UNREFERENCED in {item.purpose for item in found.orphans}, "it was killed too late"
         print(kill.__name__, [item.purpose.value for item in found.orphans])
