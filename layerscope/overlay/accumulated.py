@@ -39,8 +39,34 @@ class AccumulatedTree(LayerTree):
         self.differing: dict[str, bool] = {}
         """By path, for directories that both have: whether anything below differs."""
 
-    def root(self) -> Directory:
+    def root(self) -> _ComparedDirectory:
         return _ComparedDirectory(self, "", None)
+
+
+def lost_links(path: str, below: str) -> bool:
+    """Whether a tree of hard links to ``below`` was copied without them.
+
+    So it is when no file is the same inode in both, and yet one has the same content and attributes. Looks no
+    further than the first link. A directory that can't be read tells nothing.
+    """
+    tree = AccumulatedTree(path, XattrFamily.TRUSTED, Accumulated(below, Sameness.CONTENT, is_tree=True))
+    alike = False
+    pending = [tree.root()]
+    while pending:
+        directory = pending.pop()
+        try:
+            own, lower = directory._listed()
+        except OSError:
+            continue
+        for name in own.keys() & lower.keys():
+            one, other = own[name], lower[name]
+            if one.is_directory and other.is_directory:
+                pending.append(directory.sub(name))
+            elif one.kind is Kind.FILE and other.kind is Kind.FILE:
+                if os.path.samestat(one.stat, other.stat):
+                    return False
+                alike = alike or (one.stat.st_size > 0 and directory._is_same(one, other))
+    return alike
 
 
 class _ComparedDirectory(Directory):

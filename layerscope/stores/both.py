@@ -31,7 +31,12 @@ class BothStores:
         return self._parts[0].source
 
     def images(self) -> list[ImageRecord]:
-        return [image for part in self._parts for image in part.images()]
+        """Each once: two graph drivers may hold the same image, and the store in use is the one to show it."""
+        found: dict[ImageId, ImageRecord] = {}
+        for part in self._parts:
+            for image in part.images():
+                found.setdefault(image.id, image)
+        return [*found.values()]
 
     def containers(self) -> list[ContainerRecord]:
         return [container for part in self._parts for container in part.containers()]

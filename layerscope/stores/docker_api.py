@@ -14,18 +14,17 @@ from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from layerscope.errors import (
-    CorruptStoreError,
     EngineError,
     EngineUnreachableError,
     StoragePermissionError,
 )
 from layerscope.model import CacheId, Caution, ContainerId, ImageId, Source, Target, Warn
 from layerscope.stores import records
+from layerscope.stores.classic import ClassicStore
 from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.containers import ContainerRecord
 from layerscope.stores.images import ImageRecord, image_record, sort_references
 from layerscope.stores.layerdb import LayerRecord, MountRecord
-from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 from layerscope.stores.records import BrokenRecord
 from layerscope.timestamps import from_unix
 
@@ -117,7 +116,7 @@ class DockerApiStore:
     With the containerd image store the disk names the images, and the directories, which the engine does not.
     """
 
-    def __init__(self, engine: Engine, disk: Overlay2Store | ContainerdStore, warn: Warn) -> None:
+    def __init__(self, engine: Engine, disk: ClassicStore | ContainerdStore, warn: Warn) -> None:
         self.engine = engine
         self.disk = disk
         self.warn = warn
@@ -219,8 +218,8 @@ class DockerApiStore:
                 self._differ("references-mismatch", f"names of {image.id}", _names(answer, "RepoTags"), tags)
             return target
         self._compare_image(image, answer)
-        chain = self._chain(answer, image.name, expected=bool(image.diff_ids))
-        return self._at_source(self.disk.image_target(image, seen=chain, images=self.images()))
+        seen = self._told(self.disk, answer, image.name, expected=bool(image.diff_ids))
+        return self._at_source(self.disk.image_target(image, seen=seen, images=self.images()))
 
     def _compare_image(self, image: ImageRecord, answer: dict[str, Any]) -> None:
         if tuple(_layers(answer)) != image.diff_ids:
@@ -235,41 +234,21 @@ class DockerApiStore:
         answer = self.engine.ask(lambda client: client.inspect_container(container.id))
         if isinstance(self.disk, ContainerdStore):
             return self._at_source(self.disk.container_target(container, images=self.images()))
-        chain = self._chain(answer, container.name, expected=True)
-        return self._at_source(self.disk.container_target(container, seen=chain, images=self.images()))
+        seen = self._told(self.disk, answer, container.name, expected=True)
+        return self._at_source(self.disk.container_target(container, seen=seen, images=self.images()))
 
     def _at_source(self, target: Target) -> Target:
         return replace(target, source=self.source)
 
-    def _chain(self, answer: dict[str, Any], name: str, *, expected: bool) -> list[CacheId] | None:
+    def _told(
+        self, disk: ClassicStore, answer: dict[str, Any], name: str, *, expected: bool
+    ) -> list[CacheId] | None:
         """The layer directories in ``GraphDriver.Data``, base first; None where the engine gives none."""
-        driver = answer.get("GraphDriver") or {}
-        data = driver.get("Data") or {}
-        upper = data.get("UpperDir")
-        if not upper:
-            if expected:
-                self.warn(
-                    Caution(
-                        "no-graphdriver-data",
-                        None,
-                        f"the engine gives no layer paths for {name}; the chain is the disk's",
-                    )
-                )
-            return None
-        lower = data.get("LowerDir")
-        paths = [upper, *(lower.split(":") if lower else ())]
-        return [self._cache_id(path) for path in reversed(paths)]
-
-    def _cache_id(self, path: str) -> CacheId:
-        prefix = os.path.join(self.disk.source.data_root or self.disk.root.path, DRIVER) + "/"
-        name, slash, rest = path.removeprefix(prefix).partition("/")
-        cache_id = records.cache_id(name)
-        if not path.startswith(prefix) or not slash or rest != "diff" or cache_id is None:
-            raise CorruptStoreError(
-                f"the engine names a layer directory outside its data root: {path!r}",
-                f"expected {prefix}<id>/diff; read the right disk with --data-root",
-            )
-        return cache_id
+        found = disk.told_by_engine((answer.get("GraphDriver") or {}).get("Data") or {})
+        if found is None and expected:
+            message = f"the engine gives no layer paths for {name}; the chain is the disk's"
+            self.warn(Caution("no-graphdriver-data", None, message))
+        return found
 
     def _differ(self, code: str, what: str, told: Sequence[object] | str, stored: Sequence[object] | str) -> None:
         self.warn(Caution(code, self.disk.root.path, f"{what}: the engine says {told!r}, the disk says {stored!r}"))

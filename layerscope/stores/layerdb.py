@@ -47,6 +47,7 @@ class LayerDb:
     def __init__(self, root: DataRoot, driver: str, warn: Warn) -> None:
         self.root = root
         self.warn = warn
+        self.driver = driver
         self.base = f"image/{driver}/layerdb"
         self._layers: dict[ChainId, LayerRecord | None] = {}
         self._held: dict[str, DataRoot] = {}
@@ -77,7 +78,7 @@ class LayerDb:
     def _layer(self, chain_id: ChainId, record: DataRoot) -> LayerRecord:
         cache_id = records.cache_id(record.text("cache-id"))
         if cache_id is None:
-            self._corrupt(record, "cache-id", "names no directory of overlay2")
+            self._corrupt(record, "cache-id", f"names no directory of {self.driver}")
         diff_id = records.diff_id(record.text("diff"))
         if diff_id is None:
             self._corrupt(record, "diff", "holds no diff_id")
@@ -136,11 +137,11 @@ class LayerDb:
     def _mount(self, record: DataRoot) -> MountRecord:
         mount_id = records.cache_id(record.text("mount-id"))
         if mount_id is None:
-            self._corrupt(record, "mount-id", "names no directory of overlay2")
+            self._corrupt(record, "mount-id", f"names no directory of {self.driver}")
         init_text = record.text("init-id")
         init_id = records.cache_id(init_text)
         if init_text is not None and init_id is None:
-            self._corrupt(record, "init-id", "names no directory of overlay2")
+            self._corrupt(record, "init-id", f"names no directory of {self.driver}")
         return MountRecord(mount_id, init_id, self._parent(record))
 
     @contextmanager

@@ -13,13 +13,16 @@ from typing import Any, Final
 
 from layerscope.errors import DataRootError, LayerscopeError, UnsupportedStoreError
 from layerscope.model import Caution, Warn
+from layerscope.stores import overlay, overlay2
 from layerscope.stores.metadata import Namespace, read_namespace, read_namespaces
-from layerscope.stores.overlay2 import DRIVER
 from layerscope.stores.records import DataRoot
 from layerscope.stores.snapshots import META, SNAPSHOTTER
 
+CLASSIC: Final = (overlay2.DRIVER, overlay.DRIVER)
+"""The graph drivers that are read, the newer one first."""
 SUPPORTED: Final = (
-    f"supported: the graph driver {DRIVER}, and the containerd image store with the snapshotter {SNAPSHOTTER}"
+    f"supported: the graph drivers {' and '.join(CLASSIC)}, and the containerd image store with the snapshotter"
+    f" {SNAPSHOTTER}"
 )
 REMAPPED: Final = re.compile(r"\d+\.\d+")
 """The data root of an engine with ``userns-remap``, below the other: ``<uid>.<gid>``."""
@@ -30,8 +33,10 @@ SYSTEM_ROOT: Final = "/var/lib/containerd"
 SYSTEM_CONFIG: Final = "/etc/containerd/config.toml"
 SYSTEM_SOCKETS: Final = ("/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock")
 _DRIVERS: Final = (
-    "aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlay", "overlayfs", "vfs", "zfs",
+    "aufs", "btrfs", "devicemapper", "fuse-overlayfs", "overlayfs", "vfs", "windowsfilter", "zfs",
 )  # fmt: skip
+_PODMAN: Final = re.compile(r"(.+)-(?:images|layers|containers)")
+"""A directory of containers/storage; the name begins with the driver's."""
 
 
 def is_remapped(root: DataRoot) -> bool:
@@ -43,15 +48,26 @@ def docker_namespace(root: DataRoot) -> str:
     return f"{DOCKER}-{os.path.basename(root.path)}" if is_remapped(root) else DOCKER
 
 
-def is_overlay2(root: DataRoot) -> bool:
-    """Whether an engine ever used overlay2 here."""
-    return root.is_directory("image", DRIVER) or root.is_directory(DRIVER, "l")
+def classic_drivers(root: DataRoot, *, beside: bool) -> list[str]:
+    """The supported graph drivers of a data root: those that hold something, or without one the first ever used.
+
+    ``beside``: there is another store, so that an empty one does not matter.
+    """
+    used = [name for name in CLASSIC if _is_used(root, name)]
+    return [name for name in used if holds(root, name)] or ([] if beside else used[:1])
 
 
-def holds_overlay2(root: DataRoot) -> bool:
-    """Whether there are layers or images of overlay2."""
-    stored = root.names("image", DRIVER, "imagedb/content/sha256") if root.is_directory("image", DRIVER) else []
-    return bool(stored) or (root.is_directory(DRIVER) and any(name != "l" for name in root.names(DRIVER)))
+def _is_used(root: DataRoot, driver: str) -> bool:
+    """Whether an engine ever used this graph driver here. Others, too, call a directory `overlay`."""
+    return root.is_directory("image", driver) or (driver == overlay2.DRIVER and root.is_directory(driver, "l"))
+
+
+def holds(root: DataRoot, driver: str) -> bool:
+    """Whether there are layers or images of a graph driver."""
+    if not _is_used(root, driver):
+        return False
+    stored = root.names("image", driver, "imagedb/content/sha256") if root.is_directory("image", driver) else []
+    return bool(stored) or (root.is_directory(driver) and any(name != "l" for name in root.names(driver)))
 
 
 def containerd_beside(root: DataRoot) -> list[DataRoot]:
@@ -129,7 +145,7 @@ def require_snapshotter(root: DataRoot, namespace: Namespace, warn: Warn) -> Non
 
 
 def other_drivers(root: DataRoot) -> list[str]:
-    """The graph drivers, other than overlay2, that an engine kept images with here."""
+    """The graph drivers, other than the supported ones, that an engine kept images with here."""
     return [name for name in _DRIVERS if root.is_directory("image", name)]
 
 
@@ -147,15 +163,21 @@ def no_store(root: DataRoot) -> LayerscopeError:
             f"{root.path} is a data root of the storage driver {drivers[0]}, which layerscope can't read",
             SUPPORTED,
         )
+    podman = sorted({match[1] for match in map(_PODMAN.fullmatch, root.names()) if match is not None})
+    if podman:
+        return UnsupportedStoreError(
+            f"{root.path} is storage of Podman, Buildah or CRI-O ({', '.join(podman)}), which can't be read",
+            SUPPORTED,
+        )
     if root.is_directory(os.path.dirname(META)):
         return DataRootError(
             f"{root.path} is containerd's data, not Docker's", f"name it with --containerd-root {root.path}"
         )
     return DataRootError(
-        f"{root.path} is not a Docker data root: it has neither image/{DRIVER}/ nor {DRIVER}/",
+        f"{root.path} is not a Docker data root: it has neither image/{overlay2.DRIVER}/ nor {overlay2.DRIVER}/",
         "a data root is the directory that `docker info` shows as Docker Root Dir, often /var/lib/docker",
     )
 
 
 def _is_engines(root: DataRoot, name: str) -> bool:
-    return root.is_directory(name, "image", DRIVER) or root.is_directory(name, "containers")
+    return root.is_directory(name, "image") or root.is_directory(name, "containers")

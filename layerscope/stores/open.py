@@ -9,16 +9,18 @@ from typing import Any, Final
 from layerscope.errors import DataRootError, UnsupportedStoreError, UsageError
 from layerscope.model import Caution, OverlayOptions, Warn, XattrFamily
 from layerscope.overlay.markers import trusted_xattrs_readable
-from layerscope.stores import locate
+from layerscope.stores import locate, overlay2
 from layerscope.stores.base import Store
 from layerscope.stores.both import BothStores
+from layerscope.stores.classic import ClassicStore
 from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.content_store import Platform, parse_platform
 from layerscope.stores.docker_api import DockerApiStore, Engine
 from layerscope.stores.metadata import Namespace, read_namespaces
 from layerscope.stores.mountinfo import parse_options
 from layerscope.stores.mounts import kernel_defaults
-from layerscope.stores.overlay2 import DRIVER, Overlay2Store
+from layerscope.stores.overlay import OverlayStore
+from layerscope.stores.overlay2 import Overlay2Store
 from layerscope.stores.records import DataRoot, open_data_root
 from layerscope.stores.snapshots import DIRECTORIES, META, SNAPSHOTTER
 
@@ -73,6 +75,9 @@ def open_store(
     return store
 
 
+Disk = ClassicStore | ContainerdStore
+
+
 class _Opener:
     def __init__(self, overlay_options: str | None, containerd: Containerd, warn: Warn) -> None:
         self.overlay_options = overlay_options
@@ -87,16 +92,17 @@ class _Opener:
         if self.wanted.namespace not in (None, locate.docker_namespace(root)):
             return self._foreign_namespace(root, locate.containerd_beside(root))
         found = self._beside(root, locate.containerd_beside(root))
-        overlay2 = locate.is_overlay2(root) and (found is None or locate.holds_overlay2(root))
-        if found is None and not overlay2:
+        drivers = locate.classic_drivers(root, beside=found is not None)
+        if found is None and not drivers:
             found = self._unused(root)
         others = locate.other_drivers(root)
         if others:
             message = f"also holds storage of the driver {', '.join(others)}, which is left out; {locate.SUPPORTED}"
             self.warn(Caution("unsupported-driver", root.path, message))
+        names = [*drivers, *([SNAPSHOTTER] if found is not None else [])]
         return _together(
-            [self._overlay2(root, beside=found is not None)] if overlay2 else [],
-            [self._containerd(*found, docker=root, beside=overlay2)] if found is not None else [],
+            [self._classic(root, driver, names) for driver in drivers],
+            [self._containerd(*found, docker=root, names=names)] if found is not None else [],
         )
 
     def containerd_alone(self, root: DataRoot) -> Store:
@@ -121,33 +127,37 @@ class _Opener:
         return (
             self._containerd_engine(engine, root, info)
             if in_containerd
-            else self._overlay2_engine(engine, root, userxattr=status.get("userxattr") == "true")
+            else self._classic_engine(engine, root, driver, userxattr=status.get("userxattr") == "true")
         )
 
-    def _overlay2_engine(self, engine: Engine, root: DataRoot, *, userxattr: bool) -> Store:
-        if not root.is_directory(DRIVER):
+    def _classic_engine(self, engine: Engine, root: DataRoot, driver: str, *, userxattr: bool) -> Store:
+        if not root.is_directory(driver):
             raise DataRootError(
-                f"{root.join(DRIVER)} does not exist, though the engine at {engine.endpoint} uses it",
+                f"{root.join(driver)} does not exist, though the engine at {engine.endpoint} uses it",
                 "this is another machine's engine, or its disk is mounted elsewhere: use --data-root",
             )
         left = self._beside(root, locate.containerd_beside(root))
-        disk = self._overlay2(root, beside=left is not None, userxattr=userxattr)
-        other = self._containerd(*left, docker=root, beside=True) if left is not None else None
-        return _together([DockerApiStore(engine, disk, self.warn)], _left_behind(other))
+        others = [name for name in locate.CLASSIC if name != driver and locate.holds(root, name)]
+        names = [driver, *others, *([SNAPSHOTTER] if left is not None else [])]
+        disk = self._classic(root, driver, names, userxattr=userxattr)
+        behind: list[Disk] = [self._classic(root, name, names) for name in others]
+        behind += [self._containerd(*left, docker=root, names=names)] if left is not None else []
+        return _together([DockerApiStore(engine, disk, self.warn)], _left_behind(behind))
 
     def _containerd_engine(self, engine: Engine, root: DataRoot, info: dict[str, Any]) -> Store:
         places = locate.containerd_of_engine(root, info)
         found = self._beside(root, places) or _empty(places)
-        left = locate.is_overlay2(root) and locate.holds_overlay2(root)
         if found is None:
             raise DataRootError(
                 f"the engine at {engine.endpoint} keeps its images in containerd, whose data is not where it mostly"
                 " is",
                 f"look for {META}, and name the directory above: --data-root {root.path} --containerd-root DIR",
             )
-        disk = self._containerd(*found, docker=root, beside=left)
-        other = self._overlay2(root, beside=True) if left else None
-        return _together([DockerApiStore(engine, disk, self.warn)], _left_behind(other))
+        left = locate.classic_drivers(root, beside=True)
+        names = [SNAPSHOTTER, *left]
+        disk = self._containerd(*found, docker=root, names=names)
+        behind = [self._classic(root, name, names) for name in left]
+        return _together([DockerApiStore(engine, disk, self.warn)], _left_behind(behind))
 
     # -- the parts -------------------------------------------------------------------------------------------
 
@@ -180,14 +190,17 @@ class _Opener:
         place = place or places[0]
         return self._containerd(place, locate.require_namespace(place, name), docker=None)
 
-    def _overlay2(self, root: DataRoot, *, beside: bool = False, userxattr: bool | None = None) -> Overlay2Store:
+    def _classic(
+        self, root: DataRoot, driver: str, names: Sequence[str], *, userxattr: bool | None = None
+    ) -> ClassicStore:
+        """The store of a graph driver; ``names`` are those of all that are read."""
         if userxattr is None:
-            userxattr = _looks_rootless(root, DRIVER)
-        others = frozenset({SNAPSHOTTER}) if beside else frozenset[str]()
-        return Overlay2Store(root, self._options(userxattr), self.warn, others=others)
+            userxattr = _looks_rootless(root, driver)
+        store = Overlay2Store if driver == overlay2.DRIVER else OverlayStore
+        return store(root, self._options(userxattr), self.warn, others=frozenset(names) - {driver})
 
     def _containerd(
-        self, root: DataRoot, namespace: Namespace, *, docker: DataRoot | None, beside: bool = False
+        self, root: DataRoot, namespace: Namespace, *, docker: DataRoot | None, names: Sequence[str] = ()
     ) -> ContainerdStore:
         locate.require_snapshotter(root, namespace, self.warn)
         name = self.wanted.namespace or (locate.docker_namespace(docker) if docker is not None else locate.DOCKER)
@@ -199,7 +212,7 @@ class _Opener:
             self.warn,
             docker=docker,
             platform=self.platform,
-            others=frozenset({DRIVER}) if beside else frozenset(),
+            others=frozenset(names) - {SNAPSHOTTER},
         )
 
     def _options(self, userxattr: bool) -> OverlayOptions:
@@ -212,12 +225,11 @@ def _empty(places: Sequence[DataRoot]) -> tuple[DataRoot, Namespace] | None:
     return (places[0], Namespace((), (), ())) if places else None
 
 
-def _left_behind(disk: Overlay2Store | ContainerdStore | None) -> list[Store]:
-    """The store that the running engine does not use."""
-    if disk is None:
-        return []
-    disk.source = replace(disk.source, in_use=False)
-    return [disk]
+def _left_behind(disks: Sequence[Disk]) -> Sequence[Store]:
+    """The stores that the running engine does not use."""
+    for disk in disks:
+        disk.source = replace(disk.source, in_use=False)
+    return disks
 
 
 def _together(in_use: Sequence[Store], left: Sequence[Store]) -> Store:
@@ -233,7 +245,7 @@ def _platform(text: str | None) -> Platform | None:
 
 
 def _require_supported(driver: str, in_containerd: bool, endpoint: str) -> None:
-    if driver != (SNAPSHOTTER if in_containerd else DRIVER):
+    if driver not in ((SNAPSHOTTER,) if in_containerd else locate.CLASSIC):
         what = "containerd image store with the snapshotter" if in_containerd else "storage driver"
         raise UnsupportedStoreError(
             f"the engine at {endpoint} uses the {what} {driver}, which layerscope can't read", locate.SUPPORTED

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
 from layerscope.errors import CorruptStoreError
-from layerscope.model import CacheId, Caution, LinkId, OverlayOptions, Role, Source, Target, Warn
-from layerscope.stores import records, stacks
-from layerscope.stores.containers import ContainerDb, ContainerRecord
-from layerscope.stores.images import ImageDb, ImageRecord, chain_ids
-from layerscope.stores.layerdb import LayerDb, LayerRecord, MountRecord
-from layerscope.stores.records import BrokenRecord, DataRoot
+from layerscope.model import CacheId, Caution, LinkId, OverlayOptions, Role, Warn
+from layerscope.stores import records
+from layerscope.stores.classic import ENGINE_DATA, ClassicStore
+from layerscope.stores.layerdb import LayerRecord
+from layerscope.stores.records import DataRoot
 from layerscope.stores.stacks import Place
 
 DRIVER: Final = "overlay2"
@@ -105,118 +103,28 @@ class LayerDirectories:
         return found
 
 
-class Overlay2Store:
+class Overlay2Store(ClassicStore):
     """Images, containers and layers of a data root whose graph driver is ``overlay2``."""
 
     def __init__(
         self, root: DataRoot, options: OverlayOptions, warn: Warn, *, others: frozenset[str] = frozenset()
     ) -> None:
-        """``others`` are drivers whose containers another store reads."""
-        self.root = root
-        self.options = options
-        self.warn = warn
-        self.source = Source("data-root", DRIVER, root.path)
+        super().__init__(root, DRIVER, options, warn, others)
         self.directories = LayerDirectories(root, warn)
-        self.layerdb = LayerDb(root, DRIVER, warn)
-        self.imagedb = ImageDb(root, DRIVER, warn)
-        self.containerdb = ContainerDb(root, DRIVER, warn, others)
 
-    @property
-    def parts(self) -> tuple[Overlay2Store]:
-        return (self,)
-
-    def images(self) -> list[ImageRecord]:
-        return self._images
-
-    def containers(self) -> list[ContainerRecord]:
-        return self._containers
-
-    def broken(self) -> list[BrokenRecord]:
-        self.images()
-        self.containers()
-        return [*self.imagedb.broken, *self.containerdb.broken]
-
-    @cached_property
-    def _images(self) -> list[ImageRecord]:
-        return self.imagedb.all()
-
-    @cached_property
-    def _containers(self) -> list[ContainerRecord]:
-        return self.containerdb.all()
-
-    def image_layers(self, image: ImageRecord) -> list[LayerRecord]:
-        """The layer records of an image, base first. Raises CorruptStoreError when one is missing."""
-        found = []
-        for index, (diff_id, chain_id) in enumerate(zip(image.diff_ids, chain_ids(image.diff_ids), strict=True)):
-            record = self.layerdb.layer(chain_id)
-            if record is None:
-                raise CorruptStoreError(
-                    f"layer {index} of {image.name} ({chain_id}) is not in layerdb",
-                    "the engine can't use this image either; remove it and get it again",
-                )
-            found.append(replace(record, diff_id=diff_id))
-        return found
-
-    def container_mount(self, container: ContainerRecord) -> MountRecord:
-        """The record of a container's read-write layer. Raises CorruptStoreError when there is none."""
-        mount = self.layerdb.mount(container.id)
-        if mount is None:
-            raise CorruptStoreError(
-                f"the container {container.name} has no mount in layerdb",
-                "its read-write layer was never made or is already removed; there is nothing to show",
-            )
-        return mount
-
-    def image_target(
+    def places(
         self,
-        image: ImageRecord,
-        *,
-        seen: Sequence[CacheId] | None = None,
-        images: Sequence[ImageRecord] | None = None,
-    ) -> Target:
-        """The image with its stack.
-
-        ``seen`` is the chain that another witness reports, base first; ``images`` all images as that witness
-        names them.
-        """
-        layers = self.image_layers(image)
-        chain = [record.cache_id for record in layers]
-        if layers:
-            mounted = self.directories.chain(chain[-1])
-            self._compare(image.name, "layerdb", chain, "the `lower` files", mounted)
-            chain = mounted
-        chain = self._agree(image.name, seen, chain)
-        places = self._places(chain, layers, {})
-        images = self.images() if images is None else images
-        return stacks.image_target(image, places, images, self.options, self.source)
-
-    def container_target(
-        self,
-        container: ContainerRecord,
-        *,
-        seen: Sequence[CacheId] | None = None,
-        images: Sequence[ImageRecord] | None = None,
-    ) -> Target:
-        """The container with its stack: the image's layers, its init layer, its upper layer."""
-        mount = self.container_mount(container)
-        layers = self.layerdb.chain(mount.parent) if mount.parent is not None else []
-        expected = [record.cache_id for record in layers]
-        expected += [mount.init_id] if mount.init_id is not None else []
-        expected.append(mount.mount_id)
-        chain = self.directories.chain(mount.mount_id)
-        self._compare(container.name, "layerdb", expected, "the `lower` files", chain)
-        chain = self._agree(container.name, seen, chain)
-        images = self.images() if images is None else images
-        image = next((image for image in images if image.id == container.image_id), None)
-        roles = {mount.mount_id: Role.UPPER}
-        if mount.init_id is not None:
-            roles[mount.init_id] = Role.INIT
-        places = self._places(chain, layers, roles)
-        return stacks.container_target(container, image, places, images, self.options, self.source)
-
-    def _places(
-        self, chain: Sequence[CacheId], layers: Sequence[LayerRecord], roles: Mapping[CacheId, Role]
+        name: str,
+        expected: Sequence[CacheId],
+        layers: Sequence[LayerRecord],
+        roles: Mapping[CacheId, Role],
+        seen: Sequence[CacheId] | None,
     ) -> list[Place]:
+        chain = self.directories.chain(expected[-1]) if expected else []
+        self.compare(name, "layerdb", expected, "the `lower` files", chain)
+        if seen is not None:  # the engine's own answer wins
+            self.compare(name, ENGINE_DATA, seen, "the disk", chain)
+            chain = list(seen)
         known = {record.cache_id: record for record in layers}
         return [
             Place(
@@ -229,16 +137,9 @@ class Overlay2Store:
             for cache_id in chain
         ]
 
-    def _agree(self, name: str, seen: Sequence[CacheId] | None, chain: list[CacheId]) -> list[CacheId]:
-        """The engine's own answer wins; a disk that says otherwise is a warning."""
-        if seen is None:
-            return chain
-        self._compare(name, "the engine's GraphDriver data", seen, "the disk", chain)
-        return list(seen)
-
-    def _compare(
-        self, name: str, one_name: str, one: Sequence[CacheId], other_name: str, other: Sequence[CacheId]
-    ) -> None:
-        caution = stacks.chain_mismatch(self.root.join(DRIVER), name, one_name, one, other_name, other)
-        if caution is not None:
-            self.warn(caution)
+    def told_by_engine(self, data: Mapping[str, str]) -> list[CacheId] | None:
+        upper, lower = data.get("UpperDir"), data.get("LowerDir")
+        if not upper:
+            return None
+        paths = [upper, *(lower.split(":") if lower else ())]
+        return [self.driver_path(path, ["diff"]) for path in reversed(paths)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerscope.model import (
+    Accumulated,
     CacheId,
     Caution,
     ChainId,
@@ -37,6 +38,7 @@ class Place:
     role: Role = Role.IMAGE
     link_id: LinkId | None = None
     snapshot: str | None = None
+    accumulated: Accumulated | None = None
 
 
 def image_target(
@@ -107,6 +109,7 @@ def _stack(
                 created=step.created if step is not None else None,
                 shared_with=tuple(users.get(record.chain_id, ())) if record is not None else (),
                 recorded_bytes=record.size_bytes if record is not None else None,
+                accumulated=place.accumulated,
             )
         )
     return Stack(tuple(layers), options)
