@@ -116,7 +116,7 @@ def _succeeds(command: Sequence[str]) -> bool:
 
 
 @contextlib.contextmanager
-def private_engine() -> Iterator[dict[str, str]]:
+def private_engine(*options: str) -> Iterator[dict[str, str]]:
     """A Docker engine of our own, which touches no network setting of the machine."""
     dockerd = program("dockerd")
     if dockerd is None:
@@ -140,6 +140,7 @@ def private_engine() -> Iterator[dict[str, str]]:
                 "--iptables=false",
                 "--ip6tables=false",
                 "--ip-forward=false",
+                *options,
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
