@@ -6,7 +6,7 @@ from typing import Final
 
 from layerscope.errors import LayerscopeError
 from layerscope.model import ChainId
-from layerscope.stores.overlay2 import Overlay2Store
+from layerscope.stores.classic import ClassicStore
 from layerscope.stores.tarsplit import Member, read_tar_split
 from layerscope.tars.header import Header
 
@@ -18,7 +18,7 @@ _ATTRIBUTES: Final = ("mode", "owner", "mtime", "xattrs")
 class FileComparer:
     """Compares layers pair by pair, at most ``MOST_COMPARED`` of them."""
 
-    def __init__(self, disk: Overlay2Store) -> None:
+    def __init__(self, disk: ClassicStore) -> None:
         self.disk = disk
         self.compared = 0
 

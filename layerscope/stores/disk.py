@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerscope.errors import UnsupportedStoreError
 from layerscope.stores.base import Store
+from layerscope.stores.classic import ClassicStore
 from layerscope.stores.docker_api import DockerApiStore, Engine
 from layerscope.stores.overlay2 import Overlay2Store
 
@@ -21,6 +22,15 @@ def overlay2_disk(store: Store) -> Overlay2Store:
         f"this question can't be put to the store at {store.source.data_root} ({store.source.driver}) yet",
         "supported: the classic image store with the overlay2 graph driver",
     )
+
+
+def classic_disk(store: Store) -> ClassicStore:
+    """The same, whatever its graph driver: for questions that the records answer. Raises UnsupportedStoreError."""
+    for part in store.parts:
+        disk = part.disk if isinstance(part, DockerApiStore) else part
+        if isinstance(disk, ClassicStore):
+            return disk
+    return overlay2_disk(store)
 
 
 def engine_of(store: Store) -> Engine | None:

@@ -48,14 +48,14 @@ def _show(session: Session, names: list[str]) -> None:
     from layerscope.analysis.reuse import find_reuse
     from layerscope.analysis.same_files import FileComparer
     from layerscope.report import reuse as report
-    from layerscope.stores.disk import overlay2_disk
+    from layerscope.stores.disk import classic_disk
     from layerscope.stores.images import build_steps
 
     everything = session.store.images()
     steps = build_steps(everything)
     images = [_image(session, name) for name in names] or [image for image in everything if image.id not in steps]
     images = sorted({image.id: image for image in images}.values(), key=lambda i: (not i.references, i.name))
-    compare = FileComparer(overlay2_disk(session.store))
+    compare = FileComparer(classic_disk(session.store))
     found = find_reuse(session.store, images, everything, compare, session.cautions)
     if session.format in (Format.DOT, Format.MERMAID):
         text = report.reuse_dot(found) if session.format is Format.DOT else report.reuse_mermaid(found)
