@@ -70,7 +70,12 @@ class FakeContainerd:
         self.numbers = 0
         self.meta: Node = {
             b"version": varint(3),
-            namespace.encode(): {b"images": {}, b"snapshots": {b"overlayfs": {}}},
+            namespace.encode(): {
+                b"images": {},
+                b"snapshots": {b"overlayfs": {}},
+                b"content": {b"blob": {}, b"ingests": {}},
+                b"leases": {},
+            },
         }
         self.snapshots: Node = {}
         self.blobs = path / "io.containerd.content.v1.content/blobs/sha256"
@@ -89,14 +94,23 @@ class FakeContainerd:
 
     # -- content ---------------------------------------------------------------------------------------------
 
-    def blob(self, content: bytes) -> Blob:
+    def blob(self, content: bytes, **labels: str) -> Blob:
+        """A blob that the namespace knows. In the names of labels ``__`` stands for a dot."""
         name = hashlib.sha256(content).hexdigest()
         path = self.blobs / name
         path.write_bytes(content)
-        return Blob(f"sha256:{name}", path)
+        blob = Blob(f"sha256:{name}", path)
+        self.contents[blob.digest.encode()] = {b"size": varint(len(content)), b"labels": {}}
+        for label, value in labels.items():
+            self.label(self.contents[blob.digest.encode()], f"containerd.io/{label.replace('__', '.')}", value)
+        return blob
 
-    def document(self, value: object) -> Blob:
-        return self.blob(json.dumps(value).encode())
+    def document(self, value: object, **labels: str) -> Blob:
+        return self.blob(json.dumps(value).encode(), **labels)
+
+    @staticmethod
+    def label(record: Node, name: str, value: str) -> None:
+        record.setdefault(b"labels", {})[name.encode()] = value.encode()
 
     def layer(self, files: Files) -> Layer:
         return Layer(files, "sha256:" + digest(f"layer {sorted(files.items(), key=str)}"))
@@ -112,6 +126,7 @@ class FakeContainerd:
     ) -> Image:
         """An image with these names, in full. ``config`` replaces parts of its configuration."""
         described = dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
+        snapshots = tuple(self._unpack(layers)) if unpack else ()
         document = self.document(
             {
                 **described,
@@ -120,23 +135,26 @@ class FakeContainerd:
                 "history": [{"created": MADE, "created_by": f"RUN step {index}"} for index in range(len(layers))],
                 "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
                 **(config or {}),
-            }
+            },
+            **({"gc__ref__snapshot__overlayfs": snapshots[-1].key} if snapshots else {}),
         )
         manifest = self.document(
             {
                 "schemaVersion": 2,
                 "config": {"digest": document.digest, "size": document.path.stat().st_size},
                 "layers": [{"digest": f"sha256:{digest(layer.diff_id)}", "size": 1} for layer in layers],
-            }
+            },
+            gc__ref__content__config=document.digest,
         )
-        image = Image(manifest, document, tuple(self._unpack(layers)) if unpack else (), described)
+        image = Image(manifest, document, snapshots, described)
         self.name(names, manifest)
         return image
 
     def index(self, names: str | Sequence[str] | None, images: Sequence[Image], *more: object) -> Blob:
         """An index of images; ``more`` are further entries."""
         entries = [{"digest": image.manifest.digest, "platform": image.platform} for image in images]
-        index = self.document({"schemaVersion": 2, "manifests": [*entries, *more]})
+        labels = {f"gc__ref__content__m__{number}": image.manifest.digest for number, image in enumerate(images)}
+        index = self.document({"schemaVersion": 2, "manifests": [*entries, *more]}, **labels)
         self.name(names, index)
         return index
 
@@ -188,6 +206,7 @@ class FakeContainerd:
         below = image.snapshots[-1] if image.snapshots else None
         init = self.snapshot(f"{identifier}-init", below, {".dockerenv": ""})
         top = self.snapshot(identifier, init, upper or {}, kind=2)
+        self.lease(identifier, (identifier, f"{identifier}-init"))
         write(
             self.docker / "containers" / identifier / "config.v2.json",
             json.dumps(
@@ -207,6 +226,26 @@ class FakeContainerd:
     @property
     def images(self) -> Node:
         found: Node = self.meta[self.namespace.encode()][b"images"]
+        return found
+
+    def lease(self, name: str, snapshots: Sequence[str] = (), blobs: Sequence[str] = (), **labels: str) -> None:
+        """A lease on snapshots, by their keys, and on blobs, by their digests."""
+        record: Node = {b"createdat": b"", b"labels": {}}
+        record[b"snapshots"] = {b"overlayfs": {key.encode(): b"" for key in snapshots}}
+        record[b"content"] = {blob.encode(): b"" for blob in blobs}
+        for label, value in labels.items():
+            self.label(record, f"containerd.io/{label.replace('__', '.')}", value)
+        self.leases[name.encode()] = record
+
+    @property
+    def leases(self) -> Node:
+        found: Node = self.meta[self.namespace.encode()][b"leases"]
+        return found
+
+    @property
+    def contents(self) -> Node:
+        """The records of blobs, by digest."""
+        found: Node = self.meta[self.namespace.encode()][b"content"][b"blob"]
         return found
 
     @property

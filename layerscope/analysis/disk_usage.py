@@ -34,6 +34,8 @@ class Category(StrEnum):
     IMAGES = "images"
     CONTAINERS = "containers"
     BUILD_CACHE = "build-cache"
+    BLOBS = "blobs"
+    """Of the containerd image store: manifests, configurations and packed layers, of images and of builds."""
     LEAKED = "leaked"
     UNDECIDED = "undecided"
     """Directories that are no orphans for certain: too young, or not everything could be read."""
@@ -47,6 +49,11 @@ CATEGORIES: Final = {
     Purpose.INIT: Category.CONTAINERS,
     Purpose.LOWER: Category.CONTAINERS,
     Purpose.BUILD: Category.BUILD_CACHE,
+    Purpose.IMAGE_BLOB: Category.BLOBS,
+    Purpose.BUILD_BLOB: Category.BLOBS,
+    Purpose.HISTORY: Category.BLOBS,
+    Purpose.DOWNLOAD: Category.BLOBS,
+    Purpose.HELD: Category.UNDECIDED,
     Purpose.MOUNTED: Category.UNDECIDED,
     Purpose.SPARE: Category.UNDECIDED,
     Purpose.YOUNG: Category.UNDECIDED,

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from layerscope.analysis.footprint import Footprint, footprint
-from layerscope.analysis.purpose import ORPHANS, LayersInUse, Purpose, purpose_of
+from layerscope.analysis.purpose import ORPHANS, REMEDIES, LayersInUse, Purpose, Remedy, purpose_of
 from layerscope.analysis.references import References, find_references
 from layerscope.errors import LayerscopeError
-from layerscope.model import CacheId, Caution, ChainId, Tick, Warn, no_tick
+from layerscope.model import CacheId, Caution, ChainId, Source, Tick, Warn, no_tick
 from layerscope.stores import records
 from layerscope.stores.evidence import LAYERDB, Evidence, Unreadable, Witness
 from layerscope.stores.images import chain_ids
@@ -33,7 +33,10 @@ _RECORDED: Final = frozenset({Witness.REMOVED_LAYER, Witness.UNFINISHED_LAYER, W
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A directory of ``overlay2/``, a link of ``l/``, or a record of layerdb whose directory is gone."""
+    """A directory of ``overlay2/``, a link of ``l/``, or a record of layerdb whose directory is gone.
+
+    In a containerd root a directory of the snapshotter, a blob, or a download that was begun.
+    """
 
     path: str
     purpose: Purpose
@@ -59,6 +62,9 @@ class Survey:
     items: tuple[Item, ...]
     """By path; links after directories, records last."""
     unreadable: tuple[Unreadable, ...]
+    source: Source
+    """The store that it is of."""
+    remedies: Mapping[Purpose, Remedy] = field(default_factory=lambda: REMEDIES)
 
     @property
     def orphans(self) -> tuple[Item, ...]:
@@ -133,9 +139,9 @@ class _Survey:
             judged = {path: self._judged(item, second, above) for path, item in walked.items()}
             items = [item for each in items if (item := judged.get(each.path, each)) is not None]
             if unreadable:
-                items = [_unknown(item) for item in items]
-        self._tell(items, unreadable)
-        return Survey(tuple(items), tuple(unreadable))
+                items = [unknown_where_unread(item) for item in items]
+        tell_unread(items, unreadable, self.warn)
+        return Survey(tuple(items), tuple(unreadable), self.disk.source)
 
     def run_one(self, name: str, evidence: tuple[Evidence, ...]) -> Item | None:
         """The second look at one directory."""
@@ -146,16 +152,9 @@ class _Survey:
         others = [self._directory(each, second, LayersInUse()) for each in self.names]
         judged = self._judged(item, second, self._names_above(others, [item]))
         if judged is not None and second.unreadable:
-            judged = _unknown(judged)
-        self._tell([judged] if judged is not None else [], second.unreadable)
+            judged = unknown_where_unread(judged)
+        tell_unread([judged] if judged is not None else [], second.unreadable, self.warn)
         return judged
-
-    def _tell(self, items: Iterable[Item], unreadable: Iterable[Unreadable]) -> None:
-        """Warn of what could not be read where that leaves something open."""
-        if any(item.purpose is Purpose.UNKNOWN for item in items):
-            for source in unreadable:
-                message = f"{source.message}: what it may refer to is not known"
-                self.warn(Caution("unreadable-source", source.path, message))
 
     # -- the first look --------------------------------------------------------------------------------------
 
@@ -291,11 +290,18 @@ class _Survey:
         return found
 
 
-def _unknown(item: Item) -> Item:
+def unknown_where_unread(item: Item) -> Item:
     """An orphan, now that not every source could be read. A link dangles whatever they say."""
     if item.purpose not in ORPHANS or item.purpose is Purpose.DANGLING_LINK:
         return item
     return replace(item, purpose=Purpose.UNKNOWN, suspected=item.purpose)
+
+
+def tell_unread(items: Iterable[Item], unreadable: Iterable[Unreadable], warn: Warn) -> None:
+    """Warn of what could not be read where that leaves something open."""
+    if any(item.purpose is Purpose.UNKNOWN for item in items):
+        for source in unreadable:
+            warn(Caution("unreadable-source", source.path, f"{source.message}: what it may refer to is not known"))
 
 
 def _listing(root: DataRoot, warn: Warn) -> tuple[dict[str, None], dict[str, str | None]]:

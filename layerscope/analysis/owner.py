@@ -6,13 +6,14 @@ Only what can tell of this one directory is read. Where nothing in use holds it,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
+from layerscope.analysis.mount_places import Place
 from layerscope.analysis.orphans import find_orphan
-from layerscope.analysis.places import Place, find_place
-from layerscope.analysis.purpose import ORPHANS, LayersInUse, Purpose, purpose_of
+from layerscope.analysis.places import find_place
+from layerscope.analysis.purpose import ORPHANS, REMEDIES, LayersInUse, Purpose, Remedy, purpose_of
 from layerscope.errors import LayerscopeError, TargetNotFoundError
 from layerscope.model import CacheId, Caution, ChainId, ContainerId, DiffId, LayerUser, LinkId, Role, Warn
 from layerscope.stores import records
@@ -39,8 +40,8 @@ class ImageUse:
     """An image that holds the layer."""
 
     image: LayerUser
-    index: int
-    """Of the layer; 0 is the base."""
+    index: int | None
+    """Of the layer; 0 is the base. None for a blob."""
     layers: int
     created_by: str | None
     path: str
@@ -79,6 +80,9 @@ class Owner:
     """What its class follows from beside the evidence, in words."""
     suspected: Purpose | None = None
     """What it would be, when it is too young or sources can't be read."""
+    remedies: Mapping[Purpose, Remedy] = field(default_factory=lambda: REMEDIES)
+    extra_commands: tuple[str, ...] = ()
+    """What frees it, where that is known better than by its class alone."""
 
     @property
     def created_by(self) -> str | None:

@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from layerscope.analysis.mount_places import PROCESS, MountPlaces, Place, absolute, is_mount_line, names_below
 from layerscope.errors import AmbiguousTargetError, CorruptStoreError, LayerscopeError, TargetNotFoundError
 from layerscope.model import ChainId, ContainerId
 from layerscope.stores import records
 from layerscope.stores.evidence import LAYERDB
 from layerscope.stores.images import ImageRecord, chain_ids
 from layerscope.stores.livemounts import PROC, MountedDirectories
-from layerscope.stores.mountinfo import Mount, parse_mountinfo, read_mountinfo
 from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 
 MOST_NAMED: Final = 8
@@ -25,7 +24,6 @@ _CONTENT: Final = ("diff", "merged")
 _LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
 _PREFIX: Final = re.compile(r"[0-9a-z]{1,64}(?:-init)?")
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{1,64})")
-_PROCESS: Final = re.compile(r"/proc/([0-9]+|self)(?:/(root|cwd)(/.*)?)?")
 _OTHERS: Final = {
     "buildkit": "the databases of the build cache; `docker builder prune` empties it",
     "containers": "configurations and logs of containers, not layers",
@@ -33,22 +31,6 @@ _OTHERS: Final = {
     "volumes": "volumes, not layers; `docker volume ls` lists them",
     DRIVER: "all layer directories; `layerscope orphans --all` lists them",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Directories of ``overlay2/``, several only for a diff_id."""
-
-    how: str
-    """What the word is, in words."""
-    names: tuple[str, ...]
-    """Of the directories, which need not be there."""
-    inside: str | None = None
-    """The path in the layer, or in the container whose upper layer it is."""
-    chain_id: ChainId | None = None
-    """The layer, where the word says which."""
-    merged: bool = False
-    """Whether ``inside`` is a path in all layers together."""
 
 
 def find_place(disk: Overlay2Store, text: str, proc: str = PROC) -> Place:
@@ -63,11 +45,12 @@ class _Finder:
     def __init__(self, disk: Overlay2Store, proc: str) -> None:
         self.disk = disk
         self.root = disk.root
-        self.proc = proc
+        directories = MountedDirectories(disk.root)
+        self.mounts = MountPlaces(directories.top, disk.root.join(DRIVER), proc)
 
     def find(self, text: str) -> Place:
-        if "lowerdir=" in text or "upperdir=" in text:
-            return self._mount_line(text)
+        if is_mount_line(text):
+            return self.mounts.line(text)
         if text.isascii() and text.isdecimal():
             return self._number(text)
         found = None if "/" in text else self._id(text)
@@ -177,11 +160,11 @@ class _Finder:
     def _path(self, text: str) -> Place | None:
         if not text:
             return None  # not the working directory
-        process = _PROCESS.fullmatch(text)
-        path = _absolute(text)
-        below = self._below_root(path)
+        process = PROCESS.fullmatch(text)
+        path = absolute(text)
+        below = names_below(self.root.path, path)
         if below is None and process is not None:
-            return self._process(*process.groups())
+            return self.mounts.process(*process.groups())
         if not text.startswith("/") and (below is None or not os.path.lexists(path)):
             # A word of a mount's options, l/… or <id>/diff, starts from overlay2/.
             names = os.path.normpath(text).split("/")
@@ -191,21 +174,7 @@ class _Finder:
                 below = [DRIVER, *names]
         if below is not None:
             return self._of_data_root(below)
-        return self._at_mount(path, "self", "a path in a mount") if os.path.lexists(path) else None
-
-    def _below_root(self, path: str) -> list[str] | None:
-        """The names below the data root, under whatever path that is reached; None for a path elsewhere."""
-        wanted = os.stat(self.root.path)
-        names = [name for name in path.split("/") if name]
-        for count in range(len(names) + 1):
-            try:
-                # From the top: what is below the data root is not touched.
-                found = os.stat("/" + "/".join(names[:count]))
-            except (OSError, ValueError):
-                return None
-            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                return names[count:]
-        return None
+        return self.mounts.at(path, "self", "a path in a mount") if os.path.lexists(path) else None
 
     def _of_data_root(self, names: Sequence[str]) -> Place:
         match names:
@@ -262,17 +231,10 @@ class _Finder:
 
     # -- mounts and processes --------------------------------------------------------------------------------
 
-    def _mount_line(self, text: str) -> Place:
-        mounts = list(parse_mountinfo([text]))
-        if not mounts:  # a line of /proc/mounts, or the options alone
-            fields = [field for field in text.split() if "lowerdir=" in field or "upperdir=" in field]
-            mounts = [Mount("/", "", "overlay", fields[0])]
-        return self._mounted(mounts[-1], "a mount", None)
-
     def _number(self, text: str) -> Place:
         names = self._directories(text)
         try:
-            process = self._process(text, "root", None)
+            process = self.mounts.process(text, "root", None)
         except TargetNotFoundError:
             found = self._one_of("directory", text, names) or self._layer(text)
             if found is not None:
@@ -285,51 +247,6 @@ class _Finder:
             )
         return process
 
-    def _process(self, process: str, part: str | None, rest: str | None) -> Place:
-        rest = rest or ""
-        if part == "cwd":
-            try:
-                rest = os.readlink(f"{self.proc}/{process}/cwd") + rest
-            except OSError as error:
-                raise _no_process(process, error) from error
-        return self._at_mount(os.path.normpath(f"/{rest.lstrip('/')}"), process, "a process")
-
-    def _at_mount(self, path: str, process: str, how: str) -> Place:
-        """The overlay that holds a path, as a process sees it."""
-        try:
-            mounts = read_mountinfo(f"{self.proc}/{process}/mountinfo")
-        except OSError as error:
-            raise _no_process(process, error) from error
-        around = [
-            mount for mount in mounts if path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
-        ]
-        # Of several the longest, and of those the last, which hides the others.
-        best = max(enumerate(around), key=lambda item: (len(item[1].point), item[0]), default=None)
-        whose = "" if process == "self" else f"of process {process} "
-        if best is None:
-            raise TargetNotFoundError(
-                f"no mount is known for {path} {whose}".rstrip(), "it may have ended, or have a root of its own"
-            )
-        mount = best[1]
-        if mount.fstype != "overlay":
-            raise TargetNotFoundError(
-                f"{path} {whose}is on the {mount.fstype} mount at {mount.point} ({mount.root}), not in a layer",
-                f"a layer is below {self.root.join(DRIVER)}, or in an overlay mount of it",
-            )
-        inside = os.path.relpath(path, mount.point)
-        below = os.path.normpath(os.path.join(mount.root.lstrip("/"), inside))
-        return self._mounted(mount, how, None if below == "." else below)
-
-    def _mounted(self, mount: Mount, how: str, inside: str | None) -> Place:
-        top = MountedDirectories(self.root).top(mount)
-        if top is None:
-            at = f" at {mount.point}" if mount.point else ""
-            raise TargetNotFoundError(
-                f"the {mount.fstype} mount{at} has no layers in {self.root.join(DRIVER)}",
-                "it belongs to another engine or program; `layerscope overlay` shows any overlay mount",
-            )
-        return Place(how, (top,), inside, merged=inside is not None)
-
     def _hint(self, text: str) -> str:
         for container in self.disk.containers():
             if text.removeprefix("/") == container.name or container.id.startswith(text):
@@ -339,17 +256,3 @@ class _Finder:
             if text in names or image.id.removeprefix("sha256:").startswith(text.removeprefix("sha256:")):
                 return f"it is an image: `layerscope image {text}` shows its directories"
         return "give a path below the data root, a directory's name or its start, a chain_id, a mount or a process"
-
-
-def _absolute(text: str) -> str:
-    try:
-        return os.path.normpath(os.path.join(os.getcwd(), text))
-    except FileNotFoundError:  # the working directory is gone
-        return os.path.normpath(os.path.join("/", text))
-
-
-def _no_process(process: str, error: OSError) -> TargetNotFoundError:
-    return TargetNotFoundError(
-        f"the mounts of process {process} can't be read: {error.strerror}",
-        "it has ended, or you may not look into it",
-    )

@@ -1,4 +1,4 @@
-"""What a directory of ``overlay2/`` is there for, and the official command that frees it.
+"""What a directory of ``overlay2/``, or a snapshot or blob of containerd, is there for, and what frees it.
 
 What ``owner`` and ``orphans`` have in common. Pure.
 """
@@ -23,15 +23,31 @@ class Purpose(StrEnum):
     LOWER = "container-lower"
     """A layer of an image that is gone, which a container still stands on."""
     BUILD = "build-cache"
+    IMAGE_BLOB = "image-blob"
+    """What containerd stores of an image: manifests, configurations, layers as they are pulled and pushed."""
+    BUILD_BLOB = "build-blob"
+    """A layer of the build cache as it is pushed."""
+    HISTORY = "build-history"
+    """A blob of containerd's that tells of a past build."""
+    HELD = "held"
+    """A lease or label of containerd keeps it, for no image, container or build: for a pull or another client."""
     MOUNTED = "mounted"
     """Nothing but a live mount holds it."""
     SPARE = "spare-layer"
     """In layerdb, but in no image, container or build cache: a pull that is under way, or was cut off."""
+    DOWNLOAD = "download"
+    """A blob that containerd has begun to fetch or write."""
     LEAKED_UPPER = "leaked-upper"
     LEAKED_INIT = "leaked-init"
     HALF_REMOVED = "half-removed"
     UNFINISHED = "unfinished"
     """Its registration as a layer was begun and not finished."""
+    LEAKED_LEASE = "leaked-lease"
+    """Only a lease keeps it whose container or build record is gone."""
+    GARBAGE = "garbage"
+    """containerd knows it and nothing keeps it: its next garbage collection takes it."""
+    UNKEYED = "unkeyed"
+    """The snapshotter has it, and no namespace of containerd knows it."""
     UNREFERENCED = "unreferenced"
     DANGLING_LINK = "dangling-link"
     YOUNG = "too-young"
@@ -46,6 +62,9 @@ ORPHANS: Final = frozenset(
         Purpose.LEAKED_INIT,
         Purpose.HALF_REMOVED,
         Purpose.UNFINISHED,
+        Purpose.LEAKED_LEASE,
+        Purpose.GARBAGE,
+        Purpose.UNKEYED,
         Purpose.UNREFERENCED,
         Purpose.DANGLING_LINK,
     }
@@ -102,7 +121,7 @@ class Remedy:
 
 
 _BY_HAND: Final = "stop the engine, move it and its link out of overlay2/, delete both when all still works"
-REMEDIES: Final = {
+REMEDIES: Final[dict[Purpose, Remedy]] = {
     Purpose.IMAGE: Remedy("docker rmi IMAGE", "goes with the last image that holds it"),
     Purpose.UPPER: Remedy("docker rm CONTAINER", "what the container wrote goes with it"),
     Purpose.INIT: Remedy("docker rm CONTAINER", "goes with its container"),
@@ -121,4 +140,27 @@ REMEDIES: Final = {
     Purpose.YOUNG: Remedy(None, "the engine may be at work on it: ask again later"),
     Purpose.UNKNOWN: Remedy(None, "leave it alone until what the warnings name can be read"),
 }
-"""For every class. Words in capitals stand for names."""
+"""For every class of overlay2. Words in capitals stand for names."""
+_COLLECTED: Final = (
+    "containerd's garbage collection takes it: a snapshot when any container is removed or the engine restarts, a"
+    " blob when any image is removed"
+)
+_LEASE: Final = "ctr -n moby leases rm LEASE"
+CONTAINERD_REMEDIES: Final[dict[Purpose, Remedy]] = {
+    **REMEDIES,
+    Purpose.IMAGE: Remedy("docker rmi IMAGE", "goes with the last image that leads to it"),
+    Purpose.BUILD: Remedy("docker builder prune --all", "what images have unpacked as well stays"),
+    Purpose.IMAGE_BLOB: Remedy("docker rmi IMAGE", "goes with the last image that leads to it"),
+    Purpose.BUILD_BLOB: Remedy("docker builder prune --all", "what images have stored as well stays"),
+    Purpose.DOWNLOAD: Remedy(None, "a pull is under way; one that was cut off expires after a day: or pull again"),
+    Purpose.HISTORY: Remedy("docker buildx history rm --all", "an engine without it forgets old builds by itself"),
+    Purpose.HELD: Remedy(_LEASE, "a pull that is under way, or another client of containerd, keeps it"),
+    Purpose.LEAKED_UPPER: Remedy(_LEASE, "it has what a lost container wrote; the lease has the container's id"),
+    Purpose.LEAKED_INIT: Remedy(_LEASE, "the lease has the id of the lost container"),
+    Purpose.LEAKED_LEASE: Remedy(_LEASE, "the container or build record that the lease was taken for is gone"),
+    Purpose.GARBAGE: Remedy("systemctl restart docker", _COLLECTED),
+    Purpose.UNKEYED: Remedy("systemctl restart docker", _COLLECTED),
+    Purpose.UNFINISHED: Remedy("systemctl restart docker", f"something was cut off; {_COLLECTED}"),
+    Purpose.UNREFERENCED: Remedy("systemctl restart docker", _COLLECTED),
+}
+"""For every class of a containerd root."""

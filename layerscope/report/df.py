@@ -79,7 +79,7 @@ def _categories(usage: DiskUsage, claims: Sequence[Difference] | None, style: St
     rows = []
     for category in Category:
         layers = usage.of(category)
-        if category is Category.UNDECIDED and not layers:
+        if category in (Category.UNDECIDED, Category.BLOBS) and not layers:
             continue
         command = COMMANDS.get(category)
         rows.append(
@@ -170,7 +170,11 @@ def _filesystem(usage: DiskUsage, style: Style) -> str:
 
 def df_document(usage: DiskUsage, claims: Sequence[Difference] | None, others: Sequence[OtherStore]) -> Document:
     return {
-        "categories": [_category(usage, category) for category in Category],
+        "categories": [
+            _category(usage, category)
+            for category in Category
+            if category is not Category.BLOBS or usage.of(category)
+        ],
         "storage_bytes": usage.storage_bytes,
         "outside": [_outside_document(item) for item in usage.outside],
         "outside_bytes": usage.outside_bytes,

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from layerscope.analysis.orphans import Item, Survey
-from layerscope.analysis.purpose import ORPHANS, REMEDIES, Purpose
+from layerscope.analysis.purpose import ORPHANS, Purpose
 from layerscope.model import Source
-from layerscope.report.document import Document, path_fields
+from layerscope.report.document import Document, path_fields, source_document
 from layerscope.report.shapes import (
     COUNT,
     FLAG,
+    SOURCE,
     TEXT,
     Schema,
     described,
@@ -40,6 +41,13 @@ _SAID: Final = {
     Witness.CONTAINER: "is of the container",
     Witness.BUILD_SNAPSHOT: "is the snapshot",
     Witness.BUILD_RECORD: "is of the build record",
+    Witness.SNAPSHOT: "is the snapshot",
+    Witness.KEY: "is known in the namespace",
+    Witness.IMAGE: "is of the image",
+    Witness.LEASE: "is held by the lease",
+    Witness.LABEL: "is labelled as a root:",
+    Witness.INGEST: "is the download",
+    Witness.SANDBOX: "is of the sandbox",
     Witness.MOUNT: "is mounted at",
 }
 
@@ -54,9 +62,13 @@ def paint(purpose: Purpose, text: str, style: Style) -> str:
     return style.paint(text, look) if look else text
 
 
-def orphans_table(survey: Survey, source: Source, style: Style, *, everything: bool) -> str:
-    """A line a class, then every orphan and open question; with ``everything`` a line for each directory first."""
-    parts = [f"{'Storage':<10} {storage(source)}", ""]
+def orphans_table(surveys: Sequence[Survey], style: Style, *, everything: bool) -> str:
+    """For each store a line a class, then every orphan and open question; with ``everything`` all directories."""
+    return "\n\n".join(_survey(survey, style, everything) for survey in surveys)
+
+
+def _survey(survey: Survey, style: Style, everything: bool) -> str:
+    parts = [f"{'Storage':<10} {storage(survey.source)}", ""]
     if everything:
         parts += [_all(survey, style), ""]
     parts.append(_classes(survey, style))
@@ -66,7 +78,7 @@ def orphans_table(survey: Survey, source: Source, style: Style, *, everything: b
             parts += [
                 "",
                 style.paint(title, "bold"),
-                *(line for item in items for line in _lines(item, source, style)),
+                *(line for item in items for line in _lines(item, survey.source, style)),
             ]
     return "\n".join([*parts, "", *_advice(survey, style), _sum(survey, style)])
 
@@ -75,12 +87,19 @@ def _all(survey: Survey, style: Style) -> str:
     rows = [
         [
             paint(item.purpose, words(item.purpose), style),
-            style.id(item.cache_id) if item.cache_id is not None else shown_path(item.path.rpartition("/")[2]),
+            _name(item, style),
             _why(item, style),
         ]
         for item in survey.items
     ]
     return fit_last(rows, ["CLASS", "DIRECTORY", "EVIDENCE"], set(), style)
+
+
+def _name(item: Item, style: Style) -> str:
+    if item.cache_id is not None:
+        return style.id(item.cache_id)
+    _, kind, name = item.path.rsplit("/", 2)
+    return f"sha256:{_shortened(name, style)}" if kind == "sha256" else shown_path(name)
 
 
 def _why(item: Item, style: Style) -> str:
@@ -92,7 +111,7 @@ def _classes(survey: Survey, style: Style) -> str:
     rows = []
     for purpose, items in _by_class(survey):
         known = [item.allocated_bytes for item in items if item.allocated_bytes is not None]
-        freed_by = REMEDIES[purpose].command or ("by hand" if purpose in ORPHANS else "-")
+        freed_by = survey.remedies[purpose].command or ("by hand" if purpose in ORPHANS else "-")
         size = style.size(sum(known)) if known else "-"
         rows.append([paint(purpose, words(purpose), style), amount(len(items)), size, freed_by])
     headers = ["CLASS", "COUNT", "SIZE", "FREED BY"]
@@ -107,7 +126,7 @@ def _by_class(survey: Survey) -> Iterable[tuple[Purpose, list[Item]]]:
 
 
 def _lines(item: Item, source: Source, style: Style) -> Iterable[str]:
-    path = item.path.removeprefix(f"{source.data_root}/")
+    path = item.path.removeprefix(f"{source.storage}/")
     yield f"  {shown_path(path)}"
     facts = [paint(item.purpose, words(item.purpose), style)]
     if item.suspected is not None:
@@ -149,7 +168,7 @@ def _advice(survey: Survey, style: Style) -> list[str]:
     told: list[str] = []
     for purpose, _items in _by_class(survey):
         if purpose in ORPHANS or purpose in OPEN:
-            remedy = REMEDIES[purpose]
+            remedy = survey.remedies[purpose]
             command = f"`{remedy.command}`: " if remedy.command is not None else ""
             told += wrapped(f"{words(purpose)}: {command}{remedy.note}", style, "")
     return [*told, ""] if told else []
@@ -194,23 +213,27 @@ def said_line(path: str, said: str, root: str | None, style: Style) -> str:
 # -- documents -----------------------------------------------------------------------------------------------
 
 
-def orphans_document(survey: Survey, min_age_seconds: float) -> Document:
+def orphans_document(surveys: Sequence[Survey], min_age_seconds: float) -> Document:
+    orphans = [item for survey in surveys for item in survey.orphans]
     return {
         "min_age_seconds": min_age_seconds,
-        "entries": [_entry(item) for item in survey.items],
-        "classes": [_class(purpose, items) for purpose, items in _by_class(survey)],
-        "orphans": len(survey.orphans),
-        "orphan_bytes": sum(item.allocated_bytes or 0 for item in survey.orphans),
+        "stores": [source_document(survey.source) for survey in surveys],
+        "entries": [_entry(item, survey) for survey in surveys for item in survey.items],
+        "classes": [_class(survey, *found) for survey in surveys for found in _by_class(survey)],
+        "orphans": len(orphans),
+        "orphan_bytes": sum(item.allocated_bytes or 0 for item in orphans),
         "unreadable": [
-            {**path_fields(source.path), "message": printable(source.message)} for source in survey.unreadable
+            {**path_fields(source.path), "message": printable(source.message)}
+            for source in dict.fromkeys(source for survey in surveys for source in survey.unreadable)
         ],
     }
 
 
-def _class(purpose: Purpose, items: Sequence[Item]) -> Document:
+def _class(survey: Survey, purpose: Purpose, items: Sequence[Item]) -> Document:
     known = [item.allocated_bytes for item in items if item.allocated_bytes is not None]
-    remedy = REMEDIES[purpose]
+    remedy = survey.remedies[purpose]
     return {
+        "driver": survey.source.driver,
         "class": purpose,
         "orphan": purpose in ORPHANS,
         "count": len(items),
@@ -220,8 +243,9 @@ def _class(purpose: Purpose, items: Sequence[Item]) -> Document:
     }
 
 
-def _entry(item: Item) -> Document:
+def _entry(item: Item, survey: Survey) -> Document:
     return {
+        "driver": survey.source.driver,
         **path_fields(item.path),
         "cache_id": item.cache_id,
         "links": [printable(link) for link in item.links],
@@ -242,17 +266,21 @@ def evidence_document(evidence: Iterable[Evidence]) -> list[Document]:
 EVIDENCE: Final = listed(
     path_record(
         witness=one_of(Witness),
-        holder=described(TEXT, "Who refers to the directory: a chain_id, an id, a mount point."),
+        holder=described(TEXT, "Who refers to it: a chain_id, an id, a mount point."),
     ),
-    "What refers to the directory; path is the file that says so.",
+    "What refers to it; path is the file that says so.",
 )
 SIGNS: Final = listed(TEXT, "What its class follows from beside the evidence, in words.")
 
 
 def orphans_schema() -> Schema:
     seconds = {"type": "number", "minimum": 0}
+    driver = described(nullable(TEXT), "Of the store that it is in.")
     entry = path_record(
-        cache_id=described(nullable(TEXT), "Null: a link, a record, or a name that the engine gives to no layer."),
+        driver=driver,
+        cache_id=described(
+            nullable(TEXT), "Null: a link, a record, a blob, or a name that the engine gives to no layer."
+        ),
         links=listed(TEXT, "Links in l/ that lead to it, for what is not in use."),
         suspected=described(nullable(one_of(Purpose)), "The class of what is too young, or unknown."),
         orphan=FLAG,
@@ -265,6 +293,7 @@ def orphans_schema() -> Schema:
         **{"class": one_of(Purpose)},
     )
     kind = record(
+        driver=driver,
         orphan=FLAG,
         count=COUNT,
         allocated_bytes=nullable(COUNT),
@@ -274,7 +303,12 @@ def orphans_schema() -> Schema:
     )
     return record(
         min_age_seconds=seconds,
-        entries=listed(entry, "Directories of overlay2/, then dangling links, then records without a directory."),
+        stores=listed(SOURCE, "The one in use first."),
+        entries=listed(
+            entry,
+            "Directories of overlay2/, then dangling links, then records without a directory; of a containerd root"
+            " snapshots, then blobs, then downloads, then records without a directory.",
+        ),
         classes=listed(kind),
         orphans=COUNT,
         orphan_bytes=COUNT,

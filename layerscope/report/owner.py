@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from layerscope.analysis.owner import Answer, Owner
-from layerscope.analysis.purpose import ORPHANS, REMEDIES, Purpose
+from layerscope.analysis.purpose import ORPHANS, Purpose
 from layerscope.model import Role, Source
 from layerscope.report.document import Document, path_fields
 from layerscope.report.orphans import (
@@ -97,7 +97,7 @@ def _images(owner: Owner, style: Style) -> str:
         [
             ", ".join(printable(name) for name in use.image.references) or "(no name)",
             style.id(use.image.id),
-            f"{use.index} of 0–{use.layers - 1}",
+            f"{use.index} of 0–{use.layers - 1}" if use.index is not None else "-",
         ]
         for use in owner.images[:MOST_SHOWN]
     ]
@@ -128,20 +128,22 @@ def _cut(table: str, count: int) -> str:
 
 def _evidence(owner: Owner, source: Source, style: Style) -> list[str]:
     """Every file that says something, and what."""
-    lines = [evidence_line(one, source.data_root, style) for one in by_witness(owner.evidence)]
+    lines = [evidence_line(one, source.storage, style) for one in by_witness(owner.evidence)]
     for use in owner.images:
-        lines.append(said_line(use.path, f"the image {printable(use.image.name)} has it", source.data_root, style))
+        lines.append(said_line(use.path, f"the image {printable(use.image.name)} has it", source.storage, style))
     for container in owner.containers:
         if container.role is Role.LOWER:
             said = f"the container {printable(container.name)} stands on it"
-            lines.append(said_line(container.path, said, source.data_root, style))
+            lines.append(said_line(container.path, said, source.storage, style))
     return lines + [printable(sign) for sign in owner.signs]
 
 
 def commands(owner: Owner) -> list[str]:
     """What to run, all of it, for the directory to go: containers first, then images, then the build cache."""
+    if owner.extra_commands:
+        return [printable(command) for command in owner.extra_commands]
     if owner.purpose in ORPHANS or owner.purpose in OPEN:
-        command = REMEDIES[owner.purpose].command
+        command = owner.remedies[owner.purpose].command
         return [command] if command is not None else []
     found = []
     names = [use.name for use in owner.containers]
@@ -172,17 +174,18 @@ def _command(command: str, names: list[str]) -> str:
 
 def _notes(owner: Owner) -> list[str]:
     in_use = owner.images or owner.containers or owner.builds
-    return [] if in_use else [f"({REMEDIES[owner.purpose].note})"]
+    return [] if in_use else [f"({owner.remedies[owner.purpose].note})"]
 
 
 # -- documents -----------------------------------------------------------------------------------------------
 
 
-def owner_document(answer: Answer, what: str) -> Document:
+def owner_document(answer: Answer, source: Source, what: str) -> Document:
     inside = answer.place.inside
     return {
         **path_fields(what, "what"),
         "stands_for": answer.place.how,
+        "driver": source.driver,
         **(path_fields(inside, "inside") if inside is not None else {"inside": None}),
         "merged": answer.place.merged,
         "directories": [_document(owner) for owner in answer.owners],
@@ -237,7 +240,7 @@ def _document(owner: Owner) -> Document:
         "evidence": evidence_document(owner.evidence),
         "signs": [printable(sign) for sign in owner.signs],
         "commands": commands(owner),
-        "note": REMEDIES[owner.purpose].note,
+        "note": owner.remedies[owner.purpose].note,
     }
 
 
@@ -245,7 +248,7 @@ def owner_schema() -> Schema:
     image = path_record(
         id=DIGEST,
         references=listed(TEXT),
-        layer=INDEX,
+        layer=described(nullable(INDEX), "Null: a blob of the image, not one of its layers."),
         layers=COUNT,
         created_by=described(nullable(TEXT), "The instruction that made the layer, as this image tells it."),
     )
@@ -281,6 +284,7 @@ def owner_schema() -> Schema:
         ("what_b64", "inside_b64"),
         what=TEXT,
         what_b64=base64,
+        driver=described(nullable(TEXT), "Of the store that it is in."),
         stands_for=described(TEXT, "What WHAT was taken for."),
         inside=inside,
         inside_b64=base64,

@@ -1,15 +1,19 @@
 """What containerd writes into bbolt databases: text, numbers, times.
 
-Sources: Go's ``encoding/binary`` (``PutUvarint``, ``PutVarint``); containerd ``core/metadata/boltutil/helpers.go``.
+Sources: Go's ``encoding/binary`` (``PutUvarint``, ``PutVarint``); containerd ``core/metadata/boltutil/helpers.go``;
+Go's ``time.MarshalBinary``.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from typing import Final
 
 LONGEST_NUMBER: Final = 10
 """Bytes of a 64-bit number."""
+_YEAR_ONE: Final = 62_135_596_800
+"""Seconds from there, where Go counts from, to the epoch."""
 
 
 def key_of(text: str) -> bytes:
@@ -34,3 +38,11 @@ def varint_of(value: bytes | None) -> int | None:
     """A signed number, its sign in the lowest bit; None when it is none."""
     number = uvarint_of(value)
     return None if number is None else (number >> 1) ^ -(number & 1)
+
+
+def time_of(value: bytes | None) -> int | None:
+    """Nanoseconds since the epoch, from ``time.MarshalBinary``; None when it is none."""
+    if value is None or len(value) not in (15, 16) or value[0] not in (1, 2):
+        return None
+    seconds, nanoseconds = struct.unpack_from(">qi", value, 1)
+    return (int(seconds) - _YEAR_ONE) * 1_000_000_000 + int(nanoseconds)

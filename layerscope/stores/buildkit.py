@@ -46,7 +46,10 @@ class BuildSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class BuildRecord:
-    """A record of the build cache, as ``docker system df --verbose`` lists it."""
+    """A record of the build cache, as ``docker system df --verbose`` lists it.
+
+    With the containerd image store ``cache_id`` names a snapshot's directory.
+    """
 
     id: str
     kind: str
@@ -106,6 +109,26 @@ def read_build_cache(root: DataRoot, layerdb: LayerDb, warn: Warn) -> BuildCache
     return BuildCache(tuple(snapshots.values()), tuple(reader.records(metadata, snapshots)))
 
 
+def read_containerd_records(
+    root: DataRoot, snapshotter: str, snapshots: Mapping[str, BuildSnapshot], warn: Warn
+) -> list[BuildRecord] | None:
+    """The build cache of an engine with the containerd image store; None where there is none.
+
+    Its snapshots are containerd's, by their keys. Raises CorruptStoreError, StoragePermissionError, or
+    StoreBusyError.
+    """
+    place = containerd_metadata(snapshotter)
+    metadata = read_bolt(root, place, lambda top: _contents(top.bucket(b"_main")))
+    if metadata is None:
+        return None
+    return list(_Reader(root, LayerDb(root, "", warn), warn, place).records(metadata, snapshots))
+
+
+def containerd_metadata(snapshotter: str) -> str:
+    """Where BuildKit keeps its records when its snapshots are containerd's, relative to the data root."""
+    return f"buildkit/containerd-{snapshotter}/metadata_v2.db"
+
+
 _Entry = Mapping[bytes, bytes]
 
 
@@ -117,10 +140,11 @@ def _contents(bucket: Bucket | None) -> dict[str, _Entry]:
 
 
 class _Reader:
-    def __init__(self, root: DataRoot, layerdb: LayerDb, warn: Warn) -> None:
+    def __init__(self, root: DataRoot, layerdb: LayerDb, warn: Warn, metadata: str = METADATA) -> None:
         self.root = root
         self.layerdb = layerdb
         self.warn = warn
+        self.metadata = metadata
 
     def snapshot(self, key: str, entry: _Entry) -> BuildSnapshot:
         chain_id = records.chain_id(key) or records.chain_id(_text(entry.get(b"chainid")))
@@ -175,14 +199,14 @@ class _Reader:
     def _values(self, identifier: str, entry: _Entry) -> dict[str, object]:
         """The values of a record; one that can't be read is left out, and an emptied one is None."""
         if not _RECORD_ID.fullmatch(identifier.encode()):
-            self._warn(METADATA, identifier, "is no id of a record")
+            self._warn(self.metadata, identifier, "is no id of a record")
         found: dict[str, object] = {}
         for name, text in entry.items():
             try:
                 value = json.loads(text) if text else {}
                 found[name.decode()] = value.get("value") if isinstance(value, dict) else None
             except (ValueError, RecursionError) as error:
-                self._warn(METADATA, identifier, f"has no readable {name[:80]!r} ({str(error)[:80]})")
+                self._warn(self.metadata, identifier, f"has no readable {name[:80]!r} ({str(error)[:80]})")
         return found
 
     def _warn(self, place: str, key: str, what: str) -> None:

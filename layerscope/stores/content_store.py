@@ -19,6 +19,8 @@ from layerscope.stores import records
 from layerscope.stores.records import DataRoot
 
 BLOBS: Final = "io.containerd.content.v1.content/blobs/sha256"
+INGESTS: Final = "io.containerd.content.v1.content/ingest"
+"""Downloads that were begun."""
 LARGEST_DOCUMENT: Final = 16 << 20
 """Registries refuse manifests of more than 4 MiB."""
 DEEPEST: Final = 8

@@ -1,10 +1,11 @@
-"""The classic store's own records behind any store: what questions about a whole data root are put to."""
+"""The stores on disk behind any store: what questions about a whole data root are put to."""
 
 from __future__ import annotations
 
 from layerscope.errors import UnsupportedStoreError
 from layerscope.stores.base import Store
 from layerscope.stores.classic import ClassicStore
+from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.docker_api import DockerApiStore, Engine
 from layerscope.stores.overlay2 import Overlay2Store
 
@@ -31,6 +32,19 @@ def classic_disk(store: Store) -> ClassicStore:
         if isinstance(disk, ClassicStore):
             return disk
     return overlay2_disk(store)
+
+
+def disks(store: Store) -> list[Overlay2Store | ContainerdStore]:
+    """Every store on disk that a store is made of, the one in use first; a legacy one is left out.
+
+    Raises UnsupportedStoreError when there is no other.
+    """
+    found: list[Overlay2Store | ContainerdStore] = []
+    for part in store.parts:
+        disk = part.disk if isinstance(part, DockerApiStore) else part
+        if isinstance(disk, (Overlay2Store, ContainerdStore)):
+            found.append(disk)
+    return found or [overlay2_disk(store)]
 
 
 def engine_of(store: Store) -> Engine | None:

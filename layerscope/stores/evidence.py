@@ -43,17 +43,31 @@ class Witness(StrEnum):
     """The init layer of a container (``init-id``). ``holder`` is its name in layerdb."""
     CONTAINER = "container"
     """A container whose read-write or init layer it is. ``holder`` is its id."""
+    IMAGE = "image"
+    """An image of containerd that leads to it. ``holder`` is its name in full."""
     BUILD_SNAPSHOT = "build-snapshot"
     """A snapshot of BuildKit. ``holder`` is its key."""
     BUILD_RECORD = "build-record"
     """A record of the build cache. ``holder`` is its id."""
+    LEASE = "lease"
+    """A lease of containerd. ``holder`` is its id."""
+    LABEL = "gc-root"
+    """It is labelled as something that containerd is to keep. ``holder`` is its key or digest."""
+    INGEST = "ingest"
+    """A download of containerd that was begun. ``holder`` is its reference."""
+    SANDBOX = "sandbox"
+    """A sandbox of containerd. ``holder`` is its id."""
+    SNAPSHOT = "snapshot"
+    """A record of containerd's snapshotter, whose directory it is. ``holder`` is its name."""
+    KEY = "snapshot-key"
+    """A namespace of containerd that has the snapshot, or the blob. ``holder`` is the namespace."""
     MOUNT = "mount"
-    """A live overlay mount. ``holder`` is its mount point."""
+    """A live mount. ``holder`` is its mount point."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A reference to a directory of ``overlay2/``; ``path`` is the file that says so."""
+    """A reference to a directory of ``overlay2/``, or to a snapshot's; ``path`` is the file that says so."""
 
     cache_id: CacheId
     witness: Witness

@@ -22,14 +22,29 @@ from layerscope.stores.overlay2 import DRIVER
 from layerscope.stores.records import DataRoot
 
 PROC: Final = "/proc"
-ENGINE: Final = "dockerd"
+ENGINES: Final = ("dockerd", "containerd")
 _LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
 
 
 def mounted_evidence(root: DataRoot, proc: str = PROC) -> Found:
     """The live mounts that use directories of a data root. Those of another engine's root count for nothing."""
     directories = MountedDirectories(root)
-    for path in _mountinfos(root, proc):
+    for item in live_mounts(root, DRIVER, proc):
+        if isinstance(item, Unreadable):
+            yield item
+            continue
+        path, mount = item
+        if mount.fstype == "overlay":
+            for cache_id in dict.fromkeys(directories.of(mount)):
+                yield Evidence(cache_id, Witness.MOUNT, mount.point, path)
+
+
+def live_mounts(root: DataRoot, place: str, proc: str = PROC) -> Iterator[tuple[str, Mount] | Unreadable]:
+    """Every mount in every mount namespace, with the file that lists it.
+
+    ``place`` is the directory below ``root`` whose owner's engine is one to look into.
+    """
+    for path in _mountinfos(root, place, proc):
         if isinstance(path, Unreadable):
             yield path
             continue
@@ -41,12 +56,10 @@ def mounted_evidence(root: DataRoot, proc: str = PROC) -> Found:
             yield Unreadable(path, f"can't be read: {error.strerror}")
             continue
         for mount in mounts:
-            if mount.fstype == "overlay":
-                for cache_id in dict.fromkeys(directories.of(mount)):
-                    yield Evidence(cache_id, Witness.MOUNT, mount.point, path)
+            yield path, mount
 
 
-def _mountinfos(root: DataRoot, proc: str) -> Iterator[str | Unreadable]:
+def _mountinfos(root: DataRoot, place: str, proc: str) -> Iterator[str | Unreadable]:
     """One mountinfo file for each mount namespace, our own first."""
     seen: set[str] = set()
     try:
@@ -58,7 +71,7 @@ def _mountinfos(root: DataRoot, proc: str) -> Iterator[str | Unreadable]:
         try:
             namespace = os.readlink(f"{proc}/{process}/ns/mnt")
         except PermissionError:
-            if _is_engine_of(root, f"{proc}/{process}"):
+            if _is_engine_of(root, place, f"{proc}/{process}"):
                 yield Unreadable(f"{proc}/{process}/mountinfo", "no permission to see what the engine has mounted")
         except OSError:
             continue  # it ended
@@ -68,11 +81,11 @@ def _mountinfos(root: DataRoot, proc: str) -> Iterator[str | Unreadable]:
                 yield f"{proc}/{process}/mountinfo"
 
 
-def _is_engine_of(root: DataRoot, process: str) -> bool:
+def _is_engine_of(root: DataRoot, place: str, process: str) -> bool:
     """Whether a process is an engine of the user who owns the data root."""
     try:
         with open(f"{process}/comm") as file:
-            return file.read().strip() == ENGINE and os.stat(process).st_uid == root.owner(DRIVER)
+            return file.read().strip() in ENGINES and os.stat(process).st_uid == root.owner(*place.split("/"))
     except (OSError, LayerscopeError):
         return False
 

