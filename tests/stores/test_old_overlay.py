@@ -1,0 +1,214 @@
+"""A data root of the old graph driver `overlay`, without an engine: what a real one left, and what damage comes to.
+
+The truth of what each layer did stands here, by hand, as the Dockerfiles in `fixtures/make_old_overlay.py` have it;
+sizes and `docker diff` are the engine's, noted when the fixture was made.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.stores.offline import InProcess, Offline
+
+FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
+TOLD = json.loads((FIXTURES / "old-overlay.json").read_text())
+LETTERS = {"added": "A", "modified": "C", "deleted": "D"}
+LOADED, BUILT = "old/loaded:1", "old/built:1"
+
+STEPS = [
+    {
+        "added": "bin dev etc etc/app etc/app/conf etc/passwd proc srv srv/data srv/data/deep srv/data/deep/file"
+        " srv/data/link srv/data/one srv/here srv/pipe sys var var/old var/old/a var/old/b"
+    },
+    {"modified": "etc/app/conf", "metadata": "etc/passwd", "deleted": "var/old/a"},
+    {"added": "srv/.env srv/empty", "modified": "srv/here"},
+    {"added": "var/old/new", "modified": "srv/data/deep", "deleted": "srv/.env var/old/b"},
+]
+"""What each layer of the loaded image did, base first."""
+MORE_STEPS = [
+    {"added": "built", "modified": "etc/app/conf", "deleted": "srv/empty"},
+    {"modified": "etc/app/conf", "metadata": "srv", "deleted": "built"},
+]
+"""And what those did that were built on top of it."""
+HIDDEN = {
+    ("etc/app/conf", 0): 1, ("etc/passwd", 0): 1, ("var/old/a", 0): 1, ("srv/here", 0): 2, ("srv/.env", 2): 3,
+    ("var/old/b", 0): 3, ("srv/data/deep/file", 0): 3, ("etc/app/conf", 1): 4, ("etc/app/conf", 4): 5,
+    ("built", 4): 5,
+}  # fmt: skip
+"""By path and layer of every hidden file of the built image: the layer that hides it."""
+
+
+def unpack(target: Path) -> None:
+    """The data root; an ordinary user gets marks as a rootless engine makes them."""
+    target.mkdir()
+    with tarfile.open(FIXTURES / "old-overlay.tar.gz") as tar:
+        tar.extraction_filter = lambda member, _path: member  # it is our own
+        tar.extractall(target)
+        for member in tar:
+            if member.issym():  # whose times it leaves out
+                os.utime(target / member.name, (member.mtime, member.mtime), follow_symlinks=False)
+            for header, value in member.pax_headers.items():
+                if header.startswith("SCHILY.xattr."):
+                    set_xattr(target / member.name, header.removeprefix("SCHILY.xattr."), value.encode())
+
+
+def set_xattr(path: Path, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(path, name, value)
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+        os.setxattr(path, name.replace("trusted.", "user.", 1), value)
+
+
+@pytest.fixture
+def old(cli: InProcess, tmp_path: Path) -> Offline:
+    """layerscope on that data root."""
+    unpack(tmp_path / "docker")
+    return Offline(cli, tmp_path / "docker")
+
+
+def directory(old: Offline, image: str, layer: int) -> Path:
+    """A layer's directory in `overlay/`."""
+    return Path(old.json("image", image)["layers"][layer]["diff_dir"]).parent
+
+
+# -- what a real engine left -------------------------------------------------------------------------------------
+
+
+def test_images_and_containers(old: Offline) -> None:
+    answer = old.json("ls")
+    assert old.names() == ([BUILT, LOADED], ["visitor"])
+    assert {item["driver"] for item in (*answer["images"], *answer["containers"])} == {"overlay"}
+    assert answer["warnings"] == []
+
+
+@pytest.mark.parametrize(("image", "steps"), [(LOADED, STEPS), (BUILT, STEPS + MORE_STEPS)])
+def test_what_each_step_did(old: Offline, image: str, steps: list[dict[str, str]]) -> None:
+    answer = old.json("image", image, "--files")
+    assert answer["warnings"] == []
+    for layer, step in zip(answer["layers"], steps, strict=True):
+        done = {(item["change"], item["path"]) for item in layer["changed"]}
+        assert done == {(change, path) for change, paths in step.items() for path in paths.split()}, layer["index"]
+
+
+def test_every_hidden_file_and_what_hides_it(old: Offline) -> None:
+    hidden = old.json("image", BUILT, "--hidden")["hidden_paths"]
+    assert {(item["path"], item["layer"]): item["hidden_by"]["layer"] for item in hidden} == HIDDEN
+
+
+@pytest.mark.parametrize("image", [LOADED, BUILT])
+def test_sizes_are_those_of_docker_history(old: Offline, image: str) -> None:
+    """The driver records a layer's size without the length of its symlinks."""
+    layers = old.json("image", image)["layers"][::-1]
+    assert [layer["recorded_bytes"] for layer in layers] == TOLD["history"][image]
+    links = {0: len("data"), 2: len("empty")}
+    for layer in layers:
+        assert layer["size_bytes"] == layer["recorded_bytes"] + links.get(layer["index"], 0)
+
+
+def test_container_changes_are_those_of_docker_diff(old: Offline) -> None:
+    answer = old.json("container", "visitor")
+    assert [layer["role"] for layer in answer["layers"]][-2:] == ["init", "upper"]
+    assert sorted(f"{LETTERS[item['change']]} /{item['path']}" for item in answer["changes"]) == TOLD["diff"]
+    assert answer["warnings"] == []
+
+
+def test_disk_space_of_a_layer_is_that_of_what_it_changed(old: Offline) -> None:
+    """du(1) of the tree counts all that the tree shares, too."""
+    layer = old.json("image", LOADED)["layers"][1]
+    place = Path(layer["diff_dir"])
+    own = ("", "etc", "etc/app", "etc/app/conf", "etc/passwd", "var", "var/old")
+    assert layer["allocated_bytes"] == sum((place / path).stat().st_blocks * 512 for path in own)
+
+
+def test_deleted_secret_is_found_and_read(old: Offline) -> None:
+    (finding,) = (
+        item for item in old.json("audit", LOADED, "--exit-zero")["findings"] if item["exposure"] == "deleted"
+    )
+    assert (finding["path"], finding["layer"]["index"], finding["hidden_by"]["layer"]) == ("srv/.env", 2, 3)
+    assert Path(finding["on_disk_path"]).read_text().startswith("TOKEN=ghp_")
+    assert old("cat", BUILT, "srv/.env", "--layer", "2").out.startswith("TOKEN=ghp_")
+    assert [event["event"] for event in old.json("trace", BUILT, "srv/.env")["events"]] == ["added", "deleted"]
+
+
+def test_two_heights_of_an_image(old: Offline) -> None:
+    differences = old.json("diff", f"{LOADED}@1", f"{LOADED}@2")
+    changes = {(item["change"], item["path"]) for item in differences["changes"]}
+    assert {("added", "srv/.env"), ("added", "srv/empty"), ("modified", "srv/here"), ("modified", "srv")} == changes
+
+
+# -- copies and damage -------------------------------------------------------------------------------------------
+
+
+def test_copy_without_hard_links_is_warned_of_and_read(old: Offline, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-r", "--no-preserve=links", str(old.path), str(tmp_path / "copy")], check=True)
+    copy = Offline(old.cli, tmp_path / "copy")
+    assert {code for code, _ in copy.warns("image", LOADED)} == {"hard-links-lost"}
+    answer = copy.json("image", LOADED, "--files")
+    for layer, step in zip(answer["layers"], STEPS, strict=True):
+        assert {item["path"] for item in layer["changed"]} == set(" ".join(step.values()).split()), layer["index"]
+
+
+def test_layer_that_is_gone_is_an_error_that_names_it(old: Offline) -> None:
+    place = directory(old, LOADED, 1)
+    shutil.rmtree(place)
+    failure = old.fails("image", LOADED)
+    assert failure.message == f"{place} has neither root nor upper"
+    assert old("image", BUILT).code == 3
+    assert old.names() == ([BUILT, LOADED], ["visitor"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("", "is missing or names no directory of overlay"), ("../../etc", "is missing or names no directory of")],
+)
+def test_lower_id_that_names_nothing(old: Offline, damage: str, message: str) -> None:
+    (directory(old, BUILT, 4) / "lower-id").write_text(damage)
+    assert message in old.fails("image", BUILT).message
+
+
+def test_lower_id_that_names_another_layer_is_a_warning(old: Offline) -> None:
+    place = directory(old, BUILT, 4) / "lower-id"
+    other = directory(old, LOADED, 0).name
+    place.write_text(other)
+    answer = old.json("image", BUILT)
+    assert [warning["code"] for warning in answer["warnings"]] == ["chain-mismatch"]
+    assert other in answer["warnings"][0]["message"]
+
+
+def test_link_in_the_place_of_a_tree_is_not_followed(old: Offline, tmp_path: Path) -> None:
+    place = directory(old, LOADED, 1)
+    shutil.rmtree(place / "root")
+    (place / "root").symlink_to(tmp_path)
+    assert "symlink" in old.fails("image", LOADED).message
+
+
+@pytest.mark.parametrize("command", [["df"], ["orphans"], ["check"], ["owner", "srv"], ["verify", LOADED]])
+def test_questions_that_are_not_put_to_this_store_say_so(old: Offline, command: list[str]) -> None:
+    assert "(overlay)" in old.fails(*command).message
+
+
+# -- others --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["aufs", "btrfs", "devicemapper", "fuse-overlayfs", "vfs", "windowsfilter", "zfs"])
+def test_driver_that_is_not_supported_is_named(cli: InProcess, tmp_path: Path, name: str) -> None:
+    (tmp_path / "docker/image" / name).mkdir(parents=True)
+    failure = Offline(cli, tmp_path / "docker").fails("ls")
+    assert f"storage driver {name}," in failure.message
+    assert "overlay2 and overlay" in failure.hint
+
+
+def test_storage_of_podman_is_named(cli: InProcess, tmp_path: Path) -> None:
+    for name in ("overlay", "overlay-images", "overlay-layers", "overlay-containers"):
+        (tmp_path / "storage" / name).mkdir(parents=True)
+    assert "Podman" in Offline(cli, tmp_path / "storage").fails("ls").message
