@@ -1,4 +1,4 @@
-"""Whose a directory of ``overlay2/`` is: layer, images, containers, build cache, with the files that say so.
+"""Whose a directory of ``overlay2/`` (or ``overlay/``) is: layer, images, containers, build cache; what says so.
 
 Only what can tell of this one directory is read. Where nothing in use holds it, it is judged as ``orphans`` does.
 """
@@ -18,8 +18,8 @@ from layerscope.errors import LayerscopeError, TargetNotFoundError
 from layerscope.model import CacheId, Caution, ChainId, ContainerId, DiffId, LayerUser, LinkId, Role, Warn
 from layerscope.stores import records
 from layerscope.stores.buildkit import BuildRecord, read_build_cache
+from layerscope.stores.classic import ClassicStore
 from layerscope.stores.evidence import (
-    LAYERDB,
     Evidence,
     Found,
     Witness,
@@ -30,8 +30,9 @@ from layerscope.stores.evidence import (
 from layerscope.stores.images import ImageRecord, build_steps, chain_ids
 from layerscope.stores.layerdb import LayerRecord
 from layerscope.stores.livemounts import PROC, mounted_evidence
-from layerscope.stores.overlay2 import DRIVER, Overlay2Store
+from layerscope.stores.overlay2 import Overlay2Store
 
+_NOT_JUDGED: Final = Remedy(None, "leave it alone: whether it is left over is not judged for this graph driver")
 _OWN_MOUNTS: Final = (Witness.UPPER, Witness.INIT)
 
 
@@ -97,7 +98,7 @@ class Answer:
     owners: tuple[Owner, ...]
 
 
-def find_owner(disk: Overlay2Store, text: str, min_age_seconds: float, warn: Warn, proc: str = PROC) -> Answer:
+def find_owner(disk: ClassicStore, text: str, min_age_seconds: float, warn: Warn, proc: str = PROC) -> Answer:
     """Whose the directory is that a word stands for.
 
     Raises TargetNotFoundError, AmbiguousTargetError or another LayerscopeError.
@@ -107,7 +108,7 @@ def find_owner(disk: Overlay2Store, text: str, min_age_seconds: float, warn: War
 
 
 class _Search:
-    def __init__(self, disk: Overlay2Store, name: str, place: Place, min_age_seconds: float, warn: Warn) -> None:
+    def __init__(self, disk: ClassicStore, name: str, place: Place, min_age_seconds: float, warn: Warn) -> None:
         self.disk = disk
         self.root = disk.root
         self.name = name
@@ -119,7 +120,7 @@ class _Search:
         self.mounts: list[Evidence] = []
 
     def run(self) -> Owner:
-        exists = self.root.is_directory(DRIVER, self.name)
+        exists = self.root.is_directory(self.disk.driver, self.name)
         evidence = tuple(dict.fromkeys(self._evidence())) if self.cache_id is not None else ()
         layer = self._layer(evidence)
         images = self._images(layer)
@@ -131,19 +132,22 @@ class _Search:
         purpose = purpose_of(evidence, holders)
         signs: tuple[str, ...] = ()
         suspected = None
+        remedies: Mapping[Purpose, Remedy] = REMEDIES
         if purpose in ORPHANS:
             if not exists and not evidence:
                 raise TargetNotFoundError(
-                    f"{self.root.join(DRIVER, self.name)} is not there, and nothing refers to it",
+                    f"{self.root.join(self.disk.driver, self.name)} is not there, and nothing refers to it",
                     "it may have been removed just now; `layerscope orphans` lists what is left over",
                 )
-            item = find_orphan(self.disk, self.name, evidence, self.min_age_seconds, self.warn)
-            if item is not None:  # else it went meanwhile
+            if not isinstance(self.disk, Overlay2Store):
+                purpose, suspected, signs = Purpose.UNKNOWN, purpose, ("nothing in use refers to it",)
+                remedies = {**REMEDIES, Purpose.UNKNOWN: _NOT_JUDGED}
+            elif item := find_orphan(self.disk, self.name, evidence, self.min_age_seconds, self.warn):
                 purpose, signs, suspected = item.purpose, item.signs, item.suspected
                 evidence = item.evidence or evidence
         return Owner(
             self.name,
-            self.root.join(DRIVER, self.name),
+            self.root.join(self.disk.driver, self.name),
             exists,
             purpose,
             self.link_id,
@@ -154,11 +158,12 @@ class _Search:
             evidence,
             signs,
             suspected,
+            remedies,
         )
 
     def _link_id(self) -> LinkId | None:
         try:
-            return records.link_id(self.root.text(DRIVER, self.name, "link"))
+            return records.link_id(self.root.text(self.disk.driver, self.name, "link"))
         except LayerscopeError:
             return None
 
@@ -166,15 +171,16 @@ class _Search:
 
     def _evidence(self) -> Iterator[Evidence]:
         """What refers to the directory; the search for its layer ends where it is found."""
-        yield from self._of_this(mounted_evidence(self.root))
-        yield from self._of_this(build_evidence(self.root))
-        self.mounts = [item for item in mount_evidence(self.root) if isinstance(item, Evidence)]
+        driver = self.disk.driver
+        yield from self._of_this(mounted_evidence(self.root, driver=driver))
+        yield from self._of_this(build_evidence(self.root, driver))
+        self.mounts = [item for item in mount_evidence(self.root, driver) if isinstance(item, Evidence)]
         yield from self._of_this(iter(self.mounts))
         if self.chain_id is not None:
             path = self.root.join(self.disk.layerdb.place(self.chain_id), "cache-id")
             yield Evidence(CacheId(self.name), Witness.LAYER, self.chain_id, path)
             return
-        for item in self._of_this(layer_evidence(self.root)):
+        for item in self._of_this(layer_evidence(self.root, driver)):
             yield item
             if item.witness is Witness.LAYER:
                 return
@@ -242,7 +248,7 @@ class _Search:
         uppers = {item.holder: item for item in self.mounts if item.witness is Witness.UPPER}
         own = {item.holder: item for item in evidence if item.witness in _OWN_MOUNTS}
         real = dict.fromkeys(item.holder for item in self.mounts if item.witness is Witness.CONTAINER)
-        with self.root.inside(DRIVER) as overlay2:
+        with self.root.inside(self.disk.driver) as overlay2:
             for holder in real:
                 identifier = records.container_id(holder)
                 if identifier is None:
@@ -263,7 +269,7 @@ class _Search:
 
         The ``lower`` file is what the engine mounts; layerdb tells where that is gone.
         """
-        path = self.root.join(DRIVER, upper.cache_id, "lower")
+        path = self.root.join(self.disk.driver, upper.cache_id, "lower")
         try:
             lower = overlay2.text(upper.cache_id, "lower")
             if lower is not None and self.link_id is not None:
@@ -272,7 +278,11 @@ class _Search:
             if layer is None or mount is None or mount.parent is None:
                 return None
             chain = {below.chain_id for below in self.disk.layerdb.chain(mount.parent)}
-            return self.root.join(LAYERDB, "mounts", upper.holder, "parent") if layer.chain_id in chain else None
+            return (
+                self.root.join(self.disk.layerdb.base, "mounts", upper.holder, "parent")
+                if layer.chain_id in chain
+                else None
+            )
         except LayerscopeError as error:
             self.warn(Caution("broken-chain", path, error.message))
             return None

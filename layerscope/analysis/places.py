@@ -14,13 +14,13 @@ from layerscope.analysis.mount_places import PROCESS, MountPlaces, Place, absolu
 from layerscope.errors import AmbiguousTargetError, CorruptStoreError, LayerscopeError, TargetNotFoundError
 from layerscope.model import ChainId, ContainerId
 from layerscope.stores import records
-from layerscope.stores.evidence import LAYERDB
+from layerscope.stores.classic import ClassicStore
 from layerscope.stores.images import ImageRecord, chain_ids
 from layerscope.stores.livemounts import PROC, MountedDirectories
-from layerscope.stores.overlay2 import DRIVER, Overlay2Store
+from layerscope.stores.overlay2 import DRIVER
 
 MOST_NAMED: Final = 8
-_CONTENT: Final = ("diff", "merged")
+_CONTENT: Final = ("diff", "merged", "root", "upper")
 _LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
 _PREFIX: Final = re.compile(r"[0-9a-z]{1,64}(?:-init)?")
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{1,64})")
@@ -29,11 +29,12 @@ _OTHERS: Final = {
     "containers": "configurations and logs of containers, not layers",
     "image": "the engine's records of images, not layers",
     "volumes": "volumes, not layers; `docker volume ls` lists them",
-    DRIVER: "all layer directories; `layerscope orphans --all` lists them",
 }
 
+_LISTING: Final = {DRIVER: "`layerscope orphans --all` lists them"}
 
-def find_place(disk: Overlay2Store, text: str, proc: str = PROC) -> Place:
+
+def find_place(disk: ClassicStore, text: str, proc: str = PROC) -> Place:
     """The directories that a word stands for.
 
     Raises TargetNotFoundError, AmbiguousTargetError or CorruptStoreError.
@@ -42,11 +43,12 @@ def find_place(disk: Overlay2Store, text: str, proc: str = PROC) -> Place:
 
 
 class _Finder:
-    def __init__(self, disk: Overlay2Store, proc: str) -> None:
+    def __init__(self, disk: ClassicStore, proc: str) -> None:
         self.disk = disk
         self.root = disk.root
-        directories = MountedDirectories(disk.root)
-        self.mounts = MountPlaces(directories.top, disk.root.join(DRIVER), proc)
+        self.driver, self.layerdb = disk.driver, disk.layerdb.base
+        directories = MountedDirectories(disk.root, disk.driver)
+        self.mounts = MountPlaces(directories.top, disk.root.join(disk.driver), proc)
 
     def find(self, text: str) -> Place:
         if is_mount_line(text):
@@ -75,7 +77,7 @@ class _Finder:
     def _directories(self, text: str) -> list[str]:
         """The directories whose names begin so; an init layer only where nothing else does, or it is asked for."""
         start = text.removesuffix("-init")
-        found = [name for name in self.root.names(DRIVER) if name.startswith(start) and name != "l"]
+        found = [name for name in self.root.names(self.driver) if name.startswith(start) and name != "l"]
         if start != text:
             return [name for name in found if name.endswith("-init")]
         return [name for name in found if not name.endswith("-init")] or found
@@ -115,7 +117,7 @@ class _Finder:
 
     def _layers_with_diff(self, start: str) -> list[tuple[str, ChainId]]:
         found: dict[str, list[tuple[str, ChainId]]] = {}
-        with self.root.inside(LAYERDB, "sha256") as layers:
+        with self.root.inside(self.layerdb, "sha256") as layers:
             for name in layers.names() if layers is not None else ():
                 chain_id = records.chain_id(f"sha256:{name}")
                 try:
@@ -135,17 +137,17 @@ class _Finder:
         return next(iter(found.values()), [])
 
     def _link(self, link_id: str, *rest: str) -> Place:
-        target = _LINK_TARGET.fullmatch(self.root.link(DRIVER, "l", link_id) or "")
+        target = _LINK_TARGET.fullmatch(self.root.link(self.driver, "l", link_id) or "")
         names = [target[1]] if target is not None else self._by_link_file(link_id)
         if len(names) != 1:
             raise TargetNotFoundError(
                 f"the short link {link_id} leads to no layer",
-                f"it is not in {self.root.join(DRIVER, 'l')}, and no `link` file has it",
+                f"it is not in {self.root.join(self.driver, 'l')}, and no `link` file has it",
             )
         return Place("a short link", (names[0],), "/".join(rest) if rest else None)
 
     def _by_link_file(self, link_id: str) -> list[str]:
-        with self.root.inside(DRIVER) as overlay2:
+        with self.root.inside(self.driver) as overlay2:
             found = []
             for name in overlay2.names() if overlay2 is not None else ():
                 try:
@@ -170,35 +172,38 @@ class _Finder:
             names = os.path.normpath(text).split("/")
             if names[0] not in (".", "..") and os.path.lexists(self.root.join(names[0])):
                 below = names
-            elif names[0] not in (".", "..") and os.path.lexists(self.root.join(DRIVER, names[0])):
-                below = [DRIVER, *names]
+            elif names[0] not in (".", "..") and os.path.lexists(self.root.join(self.driver, names[0])):
+                below = [self.driver, *names]
         if below is not None:
             return self._of_data_root(below)
         return self.mounts.at(path, "self", "a path in a mount") if os.path.lexists(path) else None
 
     def _of_data_root(self, names: Sequence[str]) -> Place:
+        driver = self.driver
         match names:
-            case ["overlay2", "l", link_id, *rest] if records.link_id(link_id) is not None:
+            case [top, "l", link_id, *rest] if top == driver and records.link_id(link_id) is not None:
                 return self._link(link_id, *rest)
-            case ["overlay2", name, *rest] if name != "l":
+            case [top, name, *rest] if top == driver and name != "l":
                 inside = "/".join(rest[1:]) if rest and rest[0] in _CONTENT else None
-                return Place("a path of overlay2", (name,), inside, merged=rest[:1] == ["merged"])
-            case ["image", "overlay2", "layerdb", "sha256", name, *_]:
+                return Place(f"a path of {driver}", (name,), inside, merged=rest[:1] == ["merged"])
+            case ["image", one, "layerdb", "sha256", name, *_] if one == driver:
                 chain_id = records.chain_id(f"sha256:{name}")
-                return self._recorded("a record of layerdb", f"{LAYERDB}/sha256/{name}", "cache-id", chain_id)
-            case ["image", "overlay2", "layerdb", "tmp", name, *_]:
-                return self._recorded("an unfinished record of layerdb", f"{LAYERDB}/tmp/{name}", "cache-id")
-            case ["image", "overlay2", "layerdb", "mounts", name, *rest]:
+                return self._recorded("a record of layerdb", f"{self.layerdb}/sha256/{name}", "cache-id", chain_id)
+            case ["image", one, "layerdb", "tmp", name, *_] if one == driver:
+                return self._recorded("an unfinished record of layerdb", f"{self.layerdb}/tmp/{name}", "cache-id")
+            case ["image", one, "layerdb", "mounts", name, *rest] if one == driver:
                 kept = "init-id" if rest == ["init-id"] else "mount-id"
-                return self._recorded("a record of layerdb", f"{LAYERDB}/mounts/{name}", kept)
-            case ["image", "overlay2", "imagedb", "content" | "metadata", "sha256", name, *_]:
+                return self._recorded("a record of layerdb", f"{self.layerdb}/mounts/{name}", kept)
+            case ["image", one, "imagedb", "content" | "metadata", "sha256", name, *_] if one == driver:
                 return self._image(name)
             case ["containers", name, *_] if records.container_id(name) is not None:
                 return self._container(ContainerId(name))
         what = _OTHERS.get(names[0]) if names else "the data root itself"
+        if names == [driver]:
+            what = f"all layer directories; {_LISTING.get(driver, 'name one of them')}"
         raise TargetNotFoundError(
             f"{self.root.join(*names)} is not in a layer",
-            what or "the engine keeps its own state there; layers are in overlay2/",
+            what or f"the engine keeps its own state there; layers are in {driver}/",
         )
 
     def _recorded(self, how: str, place: str, name: str, chain_id: ChainId | None = None) -> Place:

@@ -9,8 +9,9 @@ from layerscope.analysis.owner import Answer, find_owner
 from layerscope.errors import TargetNotFoundError
 from layerscope.model import Source, Tick, Warn, no_tick
 from layerscope.stores.base import Store
+from layerscope.stores.classic import ClassicStore
 from layerscope.stores.containerd import ContainerdStore
-from layerscope.stores.disk import disks
+from layerscope.stores.disk import disks, every_disk
 from layerscope.stores.overlay2 import Overlay2Store
 
 
@@ -30,7 +31,7 @@ def find_owner_anywhere(store: Store, text: str, min_age_seconds: float, warn: W
     Raises TargetNotFoundError, AmbiguousTargetError or another LayerscopeError.
     """
     missed: TargetNotFoundError | None = None
-    for disk in disks(store):
+    for disk in every_disk(store):
         try:
             return _owner_in(disk, text, min_age_seconds, warn), disk.source
         except TargetNotFoundError as error:
@@ -39,7 +40,7 @@ def find_owner_anywhere(store: Store, text: str, min_age_seconds: float, warn: W
     raise missed
 
 
-def _owner_in(disk: Overlay2Store | ContainerdStore, text: str, min_age_seconds: float, warn: Warn) -> Answer:
-    if isinstance(disk, Overlay2Store):
+def _owner_in(disk: ClassicStore | ContainerdStore, text: str, min_age_seconds: float, warn: Warn) -> Answer:
+    if isinstance(disk, ClassicStore):
         return find_owner(disk, text, min_age_seconds, warn)
     return find_containerd_owner(disk, text, min_age_seconds, warn)

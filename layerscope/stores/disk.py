@@ -47,6 +47,12 @@ def disks(store: Store) -> list[Overlay2Store | ContainerdStore]:
     return found or [overlay2_disk(store)]
 
 
+def every_disk(store: Store) -> list[ClassicStore | ContainerdStore]:
+    """The same with legacy ones."""
+    parts = [part.disk if isinstance(part, DockerApiStore) else part for part in store.parts]
+    return [disk for disk in parts if isinstance(disk, (ClassicStore, ContainerdStore))]
+
+
 def engine_of(store: Store) -> Engine | None:
     """The running engine behind a store; None where a disk is read alone."""
     return next((part.engine for part in store.parts if isinstance(part, DockerApiStore)), None)

@@ -86,19 +86,19 @@ class Unreadable:
 Found = Iterator[Evidence | Unreadable]
 
 
-def layer_evidence(root: DataRoot) -> Found:
+def layer_evidence(root: DataRoot, driver: str = DRIVER) -> Found:
     """The layers in layerdb: finished, being removed and unfinished."""
-    return _guarded(root, _layers(root))
+    return _guarded(root, _layers(root, f"image/{driver}/layerdb"))
 
 
-def mount_evidence(root: DataRoot) -> Found:
+def mount_evidence(root: DataRoot, driver: str = DRIVER) -> Found:
     """The read-write layers in layerdb, and the containers that they belong to."""
-    return _guarded(root, _mounts(root))
+    return _guarded(root, _mounts(root, f"image/{driver}/layerdb"))
 
 
-def build_evidence(root: DataRoot) -> Found:
+def build_evidence(root: DataRoot, driver: str = DRIVER) -> Found:
     """The snapshots and records of BuildKit."""
-    return _guarded(root, _builds(root))
+    return _guarded(root, _builds(root, driver))
 
 
 def _guarded(root: DataRoot, found: Found) -> Found:
@@ -109,10 +109,10 @@ def _guarded(root: DataRoot, found: Found) -> Found:
         yield Unreadable(root.path, error.message)
 
 
-def _layers(root: DataRoot) -> Found:
-    with root.inside(LAYERDB, "sha256") as layers:
+def _layers(root: DataRoot, layerdb: str) -> Found:
+    with root.inside(layerdb, "sha256") as layers:
         if layers is None:
-            yield Unreadable(root.join(LAYERDB, "sha256"), "is missing, so nothing says which layers there are")
+            yield Unreadable(root.join(layerdb, "sha256"), "is missing, so nothing says which layers there are")
             return
         for name in layers.names():
             chain_id = records.chain_id(f"sha256:{name}")
@@ -120,16 +120,16 @@ def _layers(root: DataRoot) -> Found:
                 yield from _reference(layers, name, "cache-id", Witness.LAYER, chain_id)
             else:
                 yield from _reference(layers, name, "cache-id", Witness.REMOVED_LAYER, name, required=False)
-    for name in root.names(LAYERDB, "tmp"):
-        place = f"{LAYERDB}/tmp/{name}"
+    for name in root.names(layerdb, "tmp"):
+        place = f"{layerdb}/tmp/{name}"
         yield from _reference(root, place, "cache-id", Witness.UNFINISHED_LAYER, name, required=False)
 
 
-def _mounts(root: DataRoot) -> Found:
+def _mounts(root: DataRoot, layerdb: str) -> Found:
     if not root.has_directory("containers"):
         yield Unreadable(root.join("containers"), "is missing, so nothing says which containers there are")
     found: list[Evidence | Unreadable] = []
-    with root.inside(LAYERDB, "mounts") as mounts:
+    with root.inside(layerdb, "mounts") as mounts:
         if mounts is not None:
             changing: list[str] = []
             for name in mounts.names():
@@ -176,12 +176,12 @@ def _reference(
         yield Evidence(cache_id, witness, holder, path)
 
 
-def _builds(root: DataRoot) -> Found:
-    made_by_buildkit = (name for name in root.names(DRIVER) if len(name) == BUILDKIT_NAME)
+def _builds(root: DataRoot, driver: str) -> Found:
+    made_by_buildkit = (name for name in root.names(driver) if len(name) == BUILDKIT_NAME)
     if "snapshots.db" not in root.names("buildkit") and any(made_by_buildkit):
         yield Unreadable(root.join(SNAPSHOTS), "is missing, though there are directories that BuildKit made")
     broken = Cautions()
-    cache = read_build_cache(root, LayerDb(root, DRIVER, ignore), broken)
+    cache = read_build_cache(root, LayerDb(root, driver, ignore), broken)
     for caution in broken:
         yield Unreadable(caution.path or root.join("buildkit"), caution.message)
     for snapshot in cache.snapshots:

@@ -26,10 +26,10 @@ ENGINES: Final = ("dockerd", "containerd")
 _LINK_TARGET: Final = re.compile(r"\.\./([^/]+)/diff")
 
 
-def mounted_evidence(root: DataRoot, proc: str = PROC) -> Found:
+def mounted_evidence(root: DataRoot, proc: str = PROC, driver: str = DRIVER) -> Found:
     """The live mounts that use directories of a data root. Those of another engine's root count for nothing."""
-    directories = MountedDirectories(root)
-    for item in live_mounts(root, DRIVER, proc):
+    directories = MountedDirectories(root, driver)
+    for item in live_mounts(root, driver, proc):
         if isinstance(item, Unreadable):
             yield item
             continue
@@ -93,9 +93,9 @@ def _is_engine_of(root: DataRoot, place: str, process: str) -> bool:
 class MountedDirectories:
     """Knows the directories of ``overlay2/`` by the paths under which the engine mounts them."""
 
-    def __init__(self, root: DataRoot) -> None:
+    def __init__(self, root: DataRoot, driver: str = DRIVER) -> None:
         self.root = root
-        self.base = root.join(DRIVER, "")
+        self.base = root.join(driver, "")
 
     def top(self, mount: Mount) -> CacheId | None:
         """The directory that a mount writes to, or the topmost of one that can only be read."""

@@ -146,6 +146,45 @@ def test_two_heights_of_an_image(old: Offline) -> None:
     assert {("added", "srv/.env"), ("added", "srv/empty"), ("modified", "srv/here"), ("modified", "srv")} == changes
 
 
+@pytest.mark.parametrize("part", ["", "/root", "/root/srv/.env"])
+def test_owner_of_a_tree(old: Offline, part: str) -> None:
+    place = directory(old, LOADED, 2)
+    (owner,) = old.json("owner", f"{place}{part}")["directories"]
+    assert (owner["path"], owner["class"], owner["created_by"]) == (
+        str(place), "image-layer", old.json("image", LOADED)["layers"][2]["created_by"],
+    )  # fmt: skip
+    assert sorted((image["references"], image["layer"]) for image in owner["images"]) == [
+        ([BUILT], 2),
+        ([LOADED], 2),
+    ]
+    assert [(one["name"], one["role"]) for one in owner["containers"]] == [("visitor", "lower")]
+    assert all(Path(item["path"]).exists() for item in owner["evidence"])
+
+
+def test_owner_of_upper_directories(old: Offline) -> None:
+    found = [
+        old.json("owner", str(Path(layer["diff_dir"]).parent))["directories"][0]
+        for layer in old.json("container", "visitor")["layers"][4:]
+    ]
+    assert [owner["class"] for owner in found] == [
+        "image-layer",
+        "image-layer",
+        "container-init",
+        "container-upper",
+    ]
+    assert [[one["role"] for one in owner["containers"]] for owner in found] == [
+        ["lower"], ["lower"], ["init"], ["upper"],
+    ]  # fmt: skip
+
+
+def test_directory_that_nothing_refers_to_is_not_called_an_orphan(old: Offline) -> None:
+    """Files in it may be hard links: what would be freed, and whether it is safe, is not judged."""
+    place = old.path / "overlay" / ("ab" * 32)
+    (place / "root").mkdir(parents=True)
+    (owner,) = old.json("owner", str(place))["directories"]
+    assert (owner["class"], owner["suspected"]) == ("unknown", "unreferenced")
+
+
 # -- copies and damage -------------------------------------------------------------------------------------------
 
 
@@ -192,7 +231,7 @@ def test_link_in_the_place_of_a_tree_is_not_followed(old: Offline, tmp_path: Pat
     assert "symlink" in old.fails("image", LOADED).message
 
 
-@pytest.mark.parametrize("command", [["df"], ["orphans"], ["check"], ["owner", "srv"], ["verify", LOADED]])
+@pytest.mark.parametrize("command", [["df"], ["orphans"], ["check"], ["verify", LOADED]])
 def test_questions_that_are_not_put_to_this_store_say_so(old: Offline, command: list[str]) -> None:
     assert "(overlay)" in old.fails(*command).message
 
