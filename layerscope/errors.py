@@ -10,6 +10,7 @@
     ├── EngineError                          the engine answered with an error
     ├── StoragePermissionError               the storage exists and may not be read
     ├── DataRootError                        the directory is no Docker data root
+    ├── ArchiveError                         no archive of images, or a damaged one
     ├── UnsupportedStoreError                a storage driver or image store that cannot be read yet
     ├── CorruptStoreError                    a record on disk that cannot be what it claims to be
     ├── StoreBusyError                       a database that is written to faster than it can be read
@@ -90,6 +91,10 @@ class StoragePermissionError(LayerscopeError):
 
 
 class DataRootError(LayerscopeError):
+    pass
+
+
+class ArchiveError(LayerscopeError):
     pass
 
 

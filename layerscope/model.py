@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    from layerscope.tars.layer import TarLayer
 
 DiffId = NewType("DiffId", str)
 """``sha256:<hex>`` of a layer's uncompressed tar (OCI image-spec, config.md)."""
@@ -99,12 +102,12 @@ class LayerUser:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One directory of a stack, and all that its store knows of it."""
+    """One layer of a stack, and all that its store knows of it."""
 
     index: int
     role: Role
     diff_dir: str
-    """Absolute path of the directory that holds the layer's content."""
+    """Absolute path of the directory that holds the layer's content; for one in a tar what to call its place."""
     diff_id: DiffId | None = None
     chain_id: ChainId | None = None
     cache_id: CacheId | None = None
@@ -119,6 +122,12 @@ class Layer:
     the disk space of its files and directories."""
     accumulated: Accumulated | None = None
     """For the graph driver ``overlay``: what of ``diff_dir`` is not this layer's. None where all of it is."""
+    tar: TarLayer | None = field(default=None, compare=False)
+    """The tar that holds its content, where that lies in no directory."""
+
+    def place_of(self, path: str) -> str:
+        """Where a path of the layer lies, for people; for a layer in a tar ``image.tar!/layer.tar!/etc/passwd``."""
+        return f"{self.diff_dir}{'/' if self.tar is None else '!/'}{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,18 +165,20 @@ class Source:
     """Where the answer comes from."""
 
     kind: str
-    """``docker-api``, ``data-root`` or ``mount``."""
+    """``docker-api``, ``data-root``, ``archive`` or ``mount``."""
     driver: str | None
     data_root: str | None
     containerd_root: str | None = None
     """For the containerd image store: where containerd keeps its data."""
     in_use: bool | None = None
     """Whether a running engine uses it; None where none was asked."""
+    archive: str | None = None
+    """For images in an archive: its path, or ``-``."""
 
     @property
     def storage(self) -> str | None:
-        """The directory that the layers lie in."""
-        return self.containerd_root or self.data_root
+        """The directory or archive that the layers lie in."""
+        return self.archive or self.containerd_root or self.data_root
 
 
 @dataclass(frozen=True, slots=True)

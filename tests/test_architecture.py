@@ -24,7 +24,7 @@ LEAFS = {"errors", "model", "reading", "timestamps", "workers", "tars"}
 ALLOWED = {
     "": set(),  # the version
     "errors": set(),
-    "model": set(),
+    "model": {"tars"},
     "reading": set(),
     "timestamps": set(),
     "workers": {"errors"},

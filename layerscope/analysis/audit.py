@@ -15,6 +15,7 @@ from layerscope.analysis.configuration import ConfigText
 from layerscope.analysis.exposure import Exposure, Fate, Fates
 from layerscope.analysis.findings import Finding, Findings, HiddenBy, Holder
 from layerscope.model import Caution, DiffId, Layer, Role, Stack, Target, Tick, Warn, ignore, no_tick
+from layerscope.overlay.layers import warn_of_tar
 from layerscope.secrets.cache import Key, LayerCache, is_cacheable
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.hits import Hit, LayerScan, hit_of
@@ -125,6 +126,9 @@ def _scan(
         for path in subject.target.stack.data_dirs:
             scanned.skipped.append(Skipped(path, DATA_ONLY))
             warn(Caution("not-scanned", path, DATA_ONLY))
+    for source, layer in list(wanted.items()):
+        if not _is_readable(layer, scanned, warn):
+            del wanted[source]
     cache = None if means.reveal else means.cache
     keys = {source: _key(layer, means) for source, layer in wanted.items()} if cache else {}
     scans: dict[LayerSource, LayerScan] = {}
@@ -141,13 +145,27 @@ def _scan(
         key = keys.get(source)
         if cache and key and is_cacheable(scan):
             cache.put(key, scan)
-    for source in wanted:
-        _account(source, scans[source], scanned, warn)
+    for source, layer in wanted.items():
+        _account(layer, scans[source], scanned, warn)
     return scans
 
 
+def _is_readable(layer: Layer, scanned: Scanned, warn: Warn) -> bool:
+    """Read a layer's tar, if it lies in one; what is missing of it was not scanned."""
+    why = "it does not go to its end: what is missing was not scanned"
+    try:
+        whole, readable = warn_of_tar(layer, warn), True
+    except OSError as error:
+        whole, readable = False, False
+        why = error.strerror or str(error)
+    if not whole:
+        scanned.skipped.append(Skipped(layer.diff_dir, why))
+        warn(Caution("not-scanned", layer.diff_dir, why))
+    return readable
+
+
 def _source(stack: Stack, layer: Layer) -> LayerSource:
-    return LayerSource(layer.diff_dir, stack.options.xattrs, layer.accumulated)
+    return LayerSource(layer.diff_dir, stack.options.xattrs, layer.accumulated, layer.tar)
 
 
 def _key(layer: Layer, means: Means) -> Key | None:
@@ -172,12 +190,12 @@ def _key(layer: Layer, means: Means) -> Key | None:
     }
 
 
-def _account(source: LayerSource, scan: LayerScan, scanned: Scanned, warn: Warn) -> None:
+def _account(layer: Layer, scan: LayerScan, scanned: Scanned, warn: Warn) -> None:
     scanned.layers += 1
     scanned.files += scan.files
     scanned.size_bytes += scan.size_bytes
     for skip in scan.skips:
-        path = f"{source.directory}/{skip.path}" if skip.path else source.directory
+        path = layer.place_of(skip.path) if skip.path else layer.diff_dir
         scanned.skipped.append(Skipped(path, skip.reason))
         warn(Caution("not-scanned", path, skip.reason))
 
@@ -227,7 +245,7 @@ def _finding(target: Target, layer: Layer, hit: Hit, fate: Fate, hidden_by: Hidd
         offset=hit.offset,
         redacted=hit.redacted,
         fingerprint=hit.fingerprint,
-        on_disk_path=f"{layer.diff_dir}/{hit.path}",
+        on_disk_path=layer.place_of(hit.path),
         secret=hit.secret,
     )
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from layerscope.analysis.moved import Moved, Redirected
 from layerscope.errors import LayerscopeError
-from layerscope.model import Caution, Layer, Stack, Warn
+from layerscope.model import Caution, Layer, Stack, Warn, XattrFamily
 from layerscope.overlay.resolve import Hider, Reason
+from layerscope.overlay.trees import open_tree
 from layerscope.overlay.walk import Walker
-from layerscope.reading import DIRECTORY
 
 
 class Exposure(StrEnum):
@@ -67,7 +66,7 @@ class Fates:
             last, reason = None, f"a directory on the way can't be read ({error.strerror})"
         if last is None:
             message = f"{reason}; what it holds is told as visible"
-            self._warn(Caution("unsettled-file", f"{layer.diff_dir}/{path}", message))
+            self._warn(Caution("unsettled-file", layer.place_of(path), message))
             return Fate(Exposure.VISIBLE)
         exposure = Exposure.OVERWRITTEN if last.reason is Reason.OVERWRITTEN else Exposure.DELETED
         return Fate(exposure, last._replace(layer=self._layers[last.layer].index))
@@ -78,15 +77,15 @@ def _open(stack: Stack, warn: Warn) -> tuple[Walker, Sequence[Layer]]:
     try:
         return Walker(stack, warn), stack.layers
     except LayerscopeError as error:
-        kept = tuple(layer for layer in stack if _opens(layer.diff_dir))
+        kept = tuple(layer for layer in stack if _opens(layer))
         message = f"{error.message}; what it hides is shown as visible"
         warn(Caution("unreadable-layer", None, message))
         return Walker(Stack(kept, stack.options, stack.data_dirs), warn), kept
 
 
-def _opens(path: str) -> bool:
+def _opens(layer: Layer) -> bool:
     try:
-        os.close(os.open(path, DIRECTORY))
+        open_tree(layer.diff_dir, XattrFamily.TRUSTED, tar=layer.tar).root().open()
     except OSError:
         return False
     return True

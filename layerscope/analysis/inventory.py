@@ -81,14 +81,14 @@ def _image(store: Store, image: ImageRecord, holders: Counter[ChainId], warn: Wa
         warn(Caution(code, store.source.storage, error.message))
         return ListedImage(image, driver, None, None, None)
     if any(layer.size_bytes is None for layer in layers):
-        return ListedImage(image, driver, None, None, layers[-1].cache_id)
+        return ListedImage(image, driver, None, None, layers[-1].cache_id or None)
     sizes = [(layer.size_bytes or 0, holders[layer.chain_id] > 1) for layer in layers]
     return ListedImage(
         image,
         driver,
         sum(size for size, _ in sizes),
         sum(size for size, shared in sizes if shared),
-        layers[-1].cache_id if layers else None,
+        (layers[-1].cache_id or None) if layers else None,
     )
 
 

@@ -7,7 +7,6 @@ inode with several names counts once a layer, and is hidden only when all its na
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Final, NamedTuple
@@ -75,7 +74,7 @@ def count_layers(
 def count_roots(walker: Walker, summary: Summary) -> None:
     """Add what the layers' root directories themselves take up."""
     for place in walker.roots:
-        stat = os.fstat(place.directory.fd())
+        stat = place.directory.stat()
         summary.layers[place.layer].allocated_bytes += stat.st_blocks * BLOCK_BYTES
 
 

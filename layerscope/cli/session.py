@@ -16,13 +16,15 @@ from typing import IO, TYPE_CHECKING, Final
 
 from layerscope.cli.options import Color, Common, Format
 from layerscope.cli.output import Progress, open_output
-from layerscope.errors import UsageError
+from layerscope.errors import ArchiveError, UsageError
 from layerscope.model import Caution, Cautions, Source, Target, TargetKind
 from layerscope.report.text import printable
 
 if TYPE_CHECKING:
     from layerscope.report.document import Document
     from layerscope.report.style import Style
+    from layerscope.stores.archive import ArchiveStore
+    from layerscope.stores.archive_names import ArchiveName
     from layerscope.stores.base import Store
 
 PIPED_WIDTH: Final = 120
@@ -41,6 +43,7 @@ class Session:
         self.cautions = Cautions()
         self.progress = Progress(enabled=not (common.no_progress or common.quiet))
         self.source = Source("mount", "overlay", None)
+        self._archives: dict[str, ArchiveStore] = {}
         if common.json and "format" in explicit and common.format is not Format.JSON:
             raise UsageError(f"--json and --format {common.format} contradict each other", "give one of them")
         self.format = Format.JSON if common.json else common.format
@@ -68,18 +71,57 @@ class Session:
         return store
 
     def target(self, text: str, kind: TargetKind | None = None) -> Target:
-        """What the user named: an image, a container, a mount point (``/…``) or ``lowerdir=…`` options."""
+        """What the user named: an image or container, an archive, a mount point (``/…``), or ``lowerdir=…``."""
+        from layerscope.stores.archive_names import image_in
         from layerscope.stores.base import find_target
         from layerscope.stores.mountinfo import parse_options
         from layerscope.stores.mounts import directories_target, mount_target
 
         if kind is None and text.startswith("lowerdir="):
             return directories_target(parse_options(self._with_options(text), escaped=False))
-        if kind is None and text.startswith("/") and os.path.isdir(text):
+        found = self.archive(text)
+        if found is None and kind is None and text.startswith("/") and os.path.isdir(text):
             return mount_target(text)
-        target = find_target(self.store, text, kind)
+        if found is None:
+            target = find_target(self.store, text, kind)
+        elif kind is TargetKind.CONTAINER:
+            raise UsageError(f"{text} is an archive, which holds no containers", f"layerscope image {text}")
+        else:
+            target = image_in(*found)
         self.source = target.source or self.source
         return target
+
+    def archive(self, text: str) -> tuple[ArchiveStore, ArchiveName] | None:
+        """The archive that the user named, opened once, and the image in it. Raises ArchiveError."""
+        from layerscope.stores.archive import open_archive
+        from layerscope.stores.archive_names import STDIN, archive_named
+        from layerscope.stores.open import platform_asked_for
+
+        name = archive_named(text)
+        if name is None:
+            return None
+        store = self._archives.get(name.path)
+        if store is None:
+            pipe = sys.stdin.buffer if name.path == STDIN else None
+            store = open_archive(name.path, platform_asked_for(self.common.platform), self.cautions, pipe)
+            self._archives[name.path] = store
+            self.say(f"reading {store.source.archive} ({store.source.driver})")
+        self.source = store.source
+        return store, name
+
+    def require_archive(self, text: str) -> ArchiveStore:
+        """The archive that the user named. Raises ArchiveError."""
+        found = self.archive(text)
+        if found is None or found[1].image is not None:
+            raise ArchiveError(
+                f"there is no archive {text!r}", "name a file or directory; one in this directory as ./NAME"
+            )
+        return found[0]
+
+    def store_of(self, target: Target) -> Store:
+        """The store in which ``target`` found something."""
+        source = target.source
+        return next((store for store in self._archives.values() if store.source == source), None) or self.store
 
     def _with_options(self, text: str) -> str:
         extra = self.common.overlay_options

@@ -216,8 +216,8 @@ class _ComparedDirectory(Directory):
     def _same_bytes(self, name: str, below: Directory) -> bool:
         with self.open_file(name) as one, below.open_file(name) as other:
             while True:
-                chunk = os.read(one, _CHUNK)
-                if chunk != os.read(other, _CHUNK):
+                chunk = os.read(one.fd, _CHUNK)
+                if chunk != os.read(other.fd, _CHUNK):
                     return False
                 if not chunk:
                     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat as st
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from contextlib import contextmanager
 from typing import IO, Final
 
 from layerscope.overlay.entry import Kind
+from layerscope.overlay.layers import Directory
 from layerscope.overlay.resolve import PathVersions, Version
-from layerscope.overlay.tree import Directory, LayerTree
+from layerscope.overlay.tree import LayerTree
 
 CHUNK: Final = 1 << 18
 
@@ -26,7 +28,7 @@ def open_content(
     (kernel: "Data-only lower layers"). Where there is none the error is the one that reading a mount gives.
     """
     directory, name = _holder(versions, version, data_trees)
-    with directory.open_file(name) as fd, open(fd, "rb", closefd=False) as content:
+    with directory.open_file(name) as file, file.stream() as content:
         yield content
 
 
@@ -50,7 +52,7 @@ def _data_file(tree: LayerTree, path: str) -> tuple[Directory, str]:
 
     Kernel: ``ovl_lookup_data_layer``. ``path`` may hold ``..``, but stays in the layer and passes no symlink.
     """
-    directory = tree.root()
+    directory: Directory = tree.root()
     *parents, name = path.strip("/").split("/")
     for component in parents:
         if component == "..":
@@ -93,9 +95,18 @@ def same_content(
     if kind is not lower.entry.kind:
         return False
     if kind is Kind.FILE:
-        return upper.entry.stat.st_size == lower.entry.stat.st_size and (
-            _is_same_file(upper, lower) or _same_bytes(versions, upper, lower, data_trees)
+        if upper.entry.stat.st_size != lower.entry.stat.st_size:
+            return False
+        if _is_same_file(upper, lower):
+            return True
+        digests = _digest(upper), _digest(lower)
+        if digests == (None, None):
+            return _same_bytes(versions, upper, lower, data_trees)
+        one, other = (
+            digest or _taken_digest(versions, version, data_trees)
+            for digest, version in zip(digests, (upper, lower), strict=True)
         )
+        return one == other
     if kind is Kind.SYMLINK:
         return read_target(upper) == read_target(lower)
     if kind in (Kind.CHAR, Kind.BLOCK):
@@ -106,6 +117,19 @@ def same_content(
 def read_target(version: Version) -> str:
     """The target of a symlink's version. Raises OSError."""
     return version.directory.readlink(version.entry.name)
+
+
+def _digest(version: Version) -> bytes | None:
+    version = version.data or version
+    return None if version.entry.marks.metacopy else version.directory.digest(version.entry.name)
+
+
+def _taken_digest(versions: PathVersions, version: Version, data_trees: Sequence[LayerTree]) -> bytes:
+    taken = hashlib.sha256()
+    with open_content(versions, version, data_trees) as content:
+        for chunk in read_chunks(content):
+            taken.update(chunk)
+    return taken.digest()
 
 
 def _is_same_file(upper: Version, lower: Version) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from layerscope.model import OverlayOptions
 from layerscope.overlay.entry import Entry, Kind
-from layerscope.overlay.tree import Directory
+from layerscope.overlay.layers import Directory
 
 
 class Place(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from layerscope.model import XattrFamily
@@ -22,7 +23,11 @@ UNREADABLE: Final = frozenset({errno.ENODATA, errno.EACCES, errno.EPERM, errno.E
 """Errors that the kernel, too, takes for "no such mark"."""
 
 
-def directory_marks(path: str | int, names: list[str], family: XattrFamily) -> Marks:
+Holder = str | int | Mapping[str, bytes]
+"""What has xattrs: a path, a descriptor, or they themselves."""
+
+
+def directory_marks(path: Holder, names: list[str], family: XattrFamily) -> Marks:
     """The marks of a directory whose xattr ``names`` are known.
 
     ``opaque`` counts only as the one byte ``y``; ``x`` (it holds xattr whiteouts) does not hide anything.
@@ -34,7 +39,7 @@ def directory_marks(path: str | int, names: list[str], family: XattrFamily) -> M
     return Marks(opaque=opaque, redirect=redirect, redirect_invalid=invalid)
 
 
-def file_marks(path: str | int, names: list[str], family: XattrFamily) -> Marks:
+def file_marks(path: Holder, names: list[str], family: XattrFamily) -> Marks:
     """The marks of a regular file. A redirect counts only beside a metacopy mark."""
     if family + "metacopy" not in names:
         return NO_MARKS
@@ -52,7 +57,7 @@ def is_xattr_whiteout(names: list[str], family: XattrFamily) -> bool:
     return family + "whiteout" in names
 
 
-def _redirect(path: str | int, names: list[str], family: XattrFamily) -> tuple[str | None, bool]:
+def _redirect(path: Holder, names: list[str], family: XattrFamily) -> tuple[str | None, bool]:
     """The redirect and whether it is invalid: empty, an empty component, or a relative one with a slash."""
     if family + "redirect" not in names:
         return None, False
@@ -65,8 +70,10 @@ def _redirect(path: str | int, names: list[str], family: XattrFamily) -> tuple[s
     return (os.fsdecode(text), False) if valid else (None, True)
 
 
-def read_xattr(path: str | int, name: str) -> bytes | None:
+def read_xattr(path: Holder, name: str) -> bytes | None:
     """The value of one xattr without following a symlink; None where the kernel would see none."""
+    if isinstance(path, Mapping):
+        return path.get(name)
     try:
         if isinstance(path, int):
             return os.getxattr(path, name)
@@ -75,6 +82,22 @@ def read_xattr(path: str | int, name: str) -> bytes | None:
         if error.errno in UNREADABLE:
             return None
         raise
+
+
+def shown_name(name: str, family: XattrFamily) -> str | None:
+    """The name under which a mount shows an xattr: overlayfs' own not at all, escaped ones unescaped.
+
+    Kernel ≥ 6.7 stores ``trusted.overlay.X`` of a nested overlay as ``trusted.overlay.overlay.X``.
+    """
+    if not name.startswith(family):
+        return name
+    escaped = family + "overlay."
+    return family + name[len(escaped) :] if name.startswith(escaped) else None
+
+
+def shown_xattrs(xattrs: Mapping[str, bytes], family: XattrFamily) -> dict[str, bytes]:
+    """The xattrs of an inode as a mount shows them."""
+    return {shown: value for name, value in xattrs.items() if (shown := shown_name(name, family)) is not None}
 
 
 def trusted_xattrs_readable() -> bool:

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from layerscope.model import OverlayOptions
 from layerscope.overlay.entry import NO_MARKS, Entry, Kind
+from layerscope.overlay.layers import Directory
 from layerscope.overlay.lookup import Hit, Lookup, Place, lookup
-from layerscope.overlay.tree import Directory
 
 
 class Reason(StrEnum):

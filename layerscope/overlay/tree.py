@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 
 from layerscope.model import XattrFamily
 from layerscope.overlay.entry import FORMAT_MASK, KIND_OF_FORMAT, NO_MARKS, Entry, Kind, kind_of
-from layerscope.overlay.markers import directory_marks, file_marks, is_xattr_whiteout
+from layerscope.overlay.files import DiskFile
+from layerscope.overlay.markers import directory_marks, file_marks, is_xattr_whiteout, shown_name
 from layerscope.reading import DIRECTORY, FILE, open_untouched
 
 _FILE, _DIRECTORY, _CHAR = Kind.FILE, Kind.DIRECTORY, Kind.CHAR
@@ -122,6 +123,13 @@ class Directory:
             self.tree.pool.add(self._fd, self)
         return self._fd
 
+    def open(self) -> None:
+        """Make sure that it can be read. Raises OSError."""
+        self.fd()
+
+    def stat(self) -> os.stat_result:
+        return os.fstat(self.fd())
+
     def close(self) -> None:
         if self._fd >= 0:
             self.tree.pool.discard(self._fd)
@@ -212,23 +220,14 @@ class Directory:
             return _marked(name, kind, stat, xattrs, self.tree.family)
 
     def xattrs(self, name: str) -> dict[str, bytes]:
-        """All xattrs of an entry as a mount shows them: overlayfs' own left out, escaped ones unescaped.
-
-        Kernel ≥ 6.7 stores ``trusted.overlay.X`` of a nested overlay as ``trusted.overlay.overlay.X``.
-        """
-        family = self.tree.family
-        escaped = family + "overlay."
+        """All xattrs of an entry as a mount shows them: overlayfs' own left out, escaped ones unescaped."""
         found: dict[str, bytes] = {}
         with self.tree.pool.inside(self.fd()):
             try:
                 for attribute in os.listxattr(name, follow_symlinks=False):
-                    if attribute.startswith(escaped):
-                        shown = family + attribute[len(escaped) :]
-                    elif attribute.startswith(family):
-                        continue
-                    else:
-                        shown = attribute
-                    found[shown] = os.getxattr(name, attribute, follow_symlinks=False)
+                    shown = shown_name(attribute, self.tree.family)
+                    if shown is not None:
+                        found[shown] = os.getxattr(name, attribute, follow_symlinks=False)
             except OSError as error:
                 if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.EACCES, errno.EPERM):
                     raise
@@ -248,16 +247,19 @@ class Directory:
             return os.readlink(name, dir_fd=self.fd())
 
     @contextmanager
-    def open_file(self, name: str) -> Iterator[int]:
-        """A descriptor of a regular file. Raises OSError, also when it is something else by now."""
+    def open_file(self, name: str) -> Iterator[DiskFile]:
+        """A regular file. Raises OSError, also when it is something else by now."""
         with self._naming(name):
             fd = open_untouched(name, FILE, self.fd())
         try:
             if not st.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", self.on_disk(name))
-            yield fd
+            yield DiskFile(fd)
         finally:
             os.close(fd)
+
+    def digest(self, name: str) -> bytes | None:
+        """None: it is quickest to read the content."""
 
 
 def _marked(name: str, kind: Kind, stat: os.stat_result, xattrs: list[str], family: XattrFamily) -> Entry:

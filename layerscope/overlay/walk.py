@@ -13,8 +13,9 @@ from itertools import chain
 from typing import NamedTuple
 
 from layerscope.errors import CorruptStoreError, StoragePermissionError
-from layerscope.model import Caution, Stack, Warn, ignore
+from layerscope.model import Caution, Layer, Stack, Warn, XattrFamily, ignore
 from layerscope.overlay.entry import Entry, Kind, sort_key
+from layerscope.overlay.layers import Directory, Tree, warn_of_tar
 from layerscope.overlay.lookup import Place
 from layerscope.overlay.resolve import (
     Candidate,
@@ -25,7 +26,7 @@ from layerscope.overlay.resolve import (
     resolve,
     simple,
 )
-from layerscope.overlay.tree import Content, Directory, LayerTree, OpenDirectories
+from layerscope.overlay.tree import Content, LayerTree, OpenDirectories
 from layerscope.overlay.trees import open_tree
 
 
@@ -70,10 +71,11 @@ class Walker:
     def __init__(self, stack: Stack, warn: Warn = ignore) -> None:
         self.stack = stack
         self.warn = warn
-        self.incomplete = False
         pool = OpenDirectories()
         family = stack.options.xattrs
-        self.trees = [open_tree(layer.diff_dir, family, layer.accumulated, pool=pool) for layer in stack]
+        self.trees = [_tree(layer, family, pool) for layer in stack]
+        told = [warn_of_tar(layer, warn) for layer in stack]
+        self.incomplete = not all(told)
         self.data_trees = [LayerTree(path, family, pool=pool) for path in stack.data_dirs]
         roots = [tree.root() for tree in self.trees]
         for root in (*roots, *(tree.root() for tree in self.data_trees)):
@@ -276,9 +278,19 @@ def lone(path: str, contributor: Contributor, entry: Entry) -> PathVersions:
     return PathVersions(path, (version,))
 
 
+def _tree(layer: Layer, family: XattrFamily, pool: OpenDirectories) -> Tree:
+    try:
+        return open_tree(layer.diff_dir, family, layer.accumulated, tar=layer.tar, pool=pool)
+    except OSError as error:
+        raise CorruptStoreError(
+            f"the layer {layer.diff_dir} can't be read: {error.strerror}",
+            "the archive is damaged or was not written to its end; save the image again",
+        ) from error
+
+
 def _open_root(root: Directory) -> None:
     try:
-        root.fd()
+        root.open()
     except PermissionError as error:
         raise StoragePermissionError(
             f"no permission to read the layer directory {root.on_disk()}",

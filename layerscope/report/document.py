@@ -52,6 +52,7 @@ def source_document(source: Source) -> Document:
         "data_root": source.data_root,
         "containerd_root": source.containerd_root,
         "in_use": source.in_use,
+        "archive": _shown(source.archive),
     }
 
 
@@ -157,7 +158,7 @@ def layer_document(layer: Layer, totals: LayerTotals | None) -> Document:
         "created": layer.created,
         "recorded_bytes": layer.recorded_bytes,
         "size_bytes": totals.size_bytes if totals else None,
-        "allocated_bytes": totals.allocated_bytes if totals else None,
+        "allocated_bytes": totals.allocated_bytes if totals and layer.tar is None else None,
         "counts": {
             "added": totals.added,
             "modified": totals.modified,
@@ -265,7 +266,7 @@ def version_document(walker: Walker, versions: PathVersions, version: Version, w
         "visible": version.visible,
         "hidden_by": hider_document(version.hidden_by),
         "size_bytes": stat.st_size,
-        "allocated_bytes": stat.st_blocks * 512,
+        "allocated_bytes": stat.st_blocks * 512 if walker.stack.layers[version.layer].tar is None else None,
         "mode": f"{st.S_IMODE(stat.st_mode):04o}",
         "uid": stat.st_uid,
         "gid": stat.st_gid,

@@ -77,7 +77,7 @@ VERSION: Final = path_record(
     visible=described(FLAG, "Whether the kernel, mounting this stack, shows this version."),
     hidden_by=nullable(HIDER),
     size_bytes=COUNT,
-    allocated_bytes=COUNT,
+    allocated_bytes=described(nullable(COUNT), "st_blocks × 512. Null: it lies in a tar."),
     mode={"type": "string", "pattern": "^[0-7]{4}$"},
     uid=COUNT,
     gid=COUNT,
@@ -93,11 +93,12 @@ VERSION: Final = path_record(
     hides=described(COUNT, "Lower versions of this very path that it hides; a directory counts as one."),
 )
 SOURCE: Final = record(
-    kind={"type": "string", "enum": ["docker-api", "data-root", "mount"]},
+    kind={"type": "string", "enum": ["docker-api", "data-root", "archive", "mount"]},
     driver=nullable(TEXT),
     data_root=nullable(TEXT),
     containerd_root=described(nullable(TEXT), "Where containerd keeps its data, for the containerd image store."),
     in_use=described(nullable(FLAG), "Whether a running engine uses it. Null: none was asked."),
+    archive=described(nullable(TEXT), "Path of the archive that holds the images; - is standard input."),
 )
 LAYER: Final = record(
     ("changed", "diff_dir_b64"),
@@ -108,7 +109,7 @@ LAYER: Final = record(
     cache_id=described(nullable(TEXT), "Name of the directory in overlay2/, or in the snapshotter's snapshots/."),
     link_id=described(nullable(TEXT), "Name of the link in overlay2/l/."),
     snapshot=described(nullable(TEXT), "Key of the snapshot in its containerd namespace."),
-    diff_dir=described(TEXT, "Where the layer's content lies on this machine."),
+    diff_dir=described(TEXT, "Where the layer's content lies on this machine; in a tar it is FILE!/NAME."),
     diff_dir_b64=BASE64,
     created_by=nullable(TEXT),
     created=nullable(TIME),
@@ -119,7 +120,9 @@ LAYER: Final = record(
     size_bytes=described(
         nullable(COUNT), "As Docker counts: everything but directories, each inode once. Null: not counted."
     ),
-    allocated_bytes=described(nullable(COUNT), "st_blocks × 512 of everything, each inode once."),
+    allocated_bytes=described(
+        nullable(COUNT), "st_blocks × 512 of everything, each inode once. Null: not counted, or in a tar."
+    ),
     counts=nullable(record(added=COUNT, modified=COUNT, metadata=COUNT, deleted=COUNT, opaque=COUNT)),
     hidden=described(nullable(AMOUNT), "What of this layer the layers above hide."),
     hides=described(nullable(AMOUNT), "What of the layers below this layer hides first."),

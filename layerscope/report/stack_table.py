@@ -73,7 +73,7 @@ def _layer_row(layer: Layer, totals: LayerTotals | None, style: Style) -> list[s
     has_hidden = totals is not None and (totals.hidden.files or totals.hidden.size_bytes)
     return [
         str(layer.index),
-        style.id(layer.cache_id),
+        style.id(layer.cache_id or (layer.diff_id if layer.tar is not None else None)),
         style.size(totals.size_bytes if totals is not None else layer.recorded_bytes),
         _counts(totals, style) if totals is not None else "",
         style.size(totals.hidden.size_bytes) if totals is not None and has_hidden else "-" if totals else "",

@@ -7,7 +7,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from layerscope.overlay.entry import Entry, Kind
-from layerscope.overlay.tree import Content, Directory, LayerTree
+from layerscope.overlay.layers import Directory, Tree
+from layerscope.overlay.tree import Content
 from layerscope.secrets.hits import Skip
 
 
@@ -29,7 +30,7 @@ class LayerFile(NamedTuple):
 class LayerFiles:
     """The files of a layer, and what was noticed on the way: complete once all files were taken."""
 
-    def __init__(self, tree: LayerTree) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.skips: list[Skip] = []
         self.redirects = False
         self._tree = tree

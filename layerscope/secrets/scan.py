@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
-from typing import BinaryIO, Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 from layerscope.model import Accumulated, Tick, XattrFamily, no_tick
-from layerscope.overlay.tree import Directory, LayerTree
+from layerscope.overlay.files import OpenFile
+from layerscope.overlay.layers import Directory, Tree
 from layerscope.overlay.trees import open_tree
 from layerscope.secrets.archive_kinds import HEAD_BYTES as KIND_BYTES
 from layerscope.secrets.archive_kinds import ArchiveKind, ends_as_zip, foreign_kind, kind_of
@@ -27,6 +28,7 @@ from layerscope.secrets.guarded import BATCH_BYTES, BATCH_FILES, SMALL_BYTES, sc
 from layerscope.secrets.hits import Hit, LayerScan, Skip, hit_of
 from layerscope.secrets.layer_files import LayerFile, LayerFiles
 from layerscope.secrets.sections import Section, sections
+from layerscope.tars.layer import TarLayer
 from layerscope.workers import run
 
 HEAD_BYTES: Final = 8000
@@ -36,14 +38,17 @@ CHANGED: Final = "changed while it was read"
 
 @dataclass(frozen=True, slots=True)
 class LayerSource:
-    """A layer directory to scan."""
+    """A layer to scan."""
 
     directory: str
+    """Its directory; for one in a tar what to call its place."""
     family: XattrFamily
     accumulated: Accumulated | None = None
+    tar: TarLayer | None = None
 
-    def tree(self) -> LayerTree:
-        return open_tree(self.directory, self.family, self.accumulated)
+    def tree(self) -> Tree:
+        """Its content. Raises OSError for a tar that can't be read at all."""
+        return open_tree(self.directory, self.family, self.accumulated, tar=self.tar)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,17 +216,18 @@ class _Worker:
     def _read(self, part: _Part, directory: Directory, file: LayerFile) -> bytes | None:
         """The content of a small file; a large one is scanned at once. Raises OSError."""
         content = None
-        with directory.open_file(file.name) as fd:
-            before = os.fstat(fd)
-            if before.st_size <= SMALL_BYTES:
-                content = _whole(fd, before.st_size)
+        with directory.open_file(file.name) as opened:
+            before = opened.state()
+            size, _ = before
+            if size <= SMALL_BYTES:
+                content = _some(opened, size, 0)
             else:
-                self._scan_large(part, file, fd, before)
-            after = os.fstat(fd)
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+                self._scan_large(part, file, opened, size)
+            after = opened.state()
+        if before != after:
             part.skips.append(Skip(file.path, CHANGED))
         part.files += 1
-        part.size_bytes += before.st_size
+        part.size_bytes += size
         return content
 
     def _scan_small(self, part: _Part, small: Sequence[tuple[LayerFile, bytes]]) -> None:
@@ -237,13 +243,13 @@ class _Worker:
             own = [(paths, next(scans)) for paths in _alike(file, content[:HEAD_BYTES])]
             self._take_file(part, file, own, found)
 
-    def _scan_large(self, part: _Part, file: LayerFile, fd: int, stat: os.stat_result) -> None:
-        head = os.pread(fd, HEAD_BYTES, 0)
-        own = [(paths, self._scan_sections(fd, stat, paths[0])) for paths in _alike(file, head)]
+    def _scan_large(self, part: _Part, file: LayerFile, opened: OpenFile, size: int) -> None:
+        head = _some(opened, HEAD_BYTES, 0)
+        own = [(paths, self._scan_sections(opened, size, paths[0])) for paths in _alike(file, head)]
         inside: list[Inside] = []
-        tail = os.pread(fd, KIND_BYTES, max(0, stat.st_size - KIND_BYTES))
+        tail = _some(opened, KIND_BYTES, max(0, size - KIND_BYTES))
         if (kind := self._kind(part, file, head, tail)) and self._archives is not None:
-            with open(fd, "rb", closefd=False) as content:
+            with opened.stream() as content:
                 self._look_into(part, file, kind, content, inside)
             self._archives.finish()
         self._take_file(part, file, own, inside)
@@ -259,7 +265,7 @@ class _Worker:
         return ArchiveKind.ZIP if ends_as_zip(tail) else None
 
     def _look_into(
-        self, part: _Part, file: LayerFile, kind: ArchiveKind, content: BinaryIO, found: list[Inside]
+        self, part: _Part, file: LayerFile, kind: ArchiveKind, content: IO[bytes], found: list[Inside]
     ) -> None:
         assert self._archives is not None
         try:
@@ -267,10 +273,10 @@ class _Worker:
         except OSError as error:
             part.skips.append(Skip(file.path, _reason(error)))
 
-    def _scan_sections(self, fd: int, stat: os.stat_result, path: str) -> FileScan:
+    def _scan_sections(self, opened: OpenFile, size: int, path: str) -> FileScan:
         found = FileScan(())
-        for start, end in sections(fd, stat):
-            scan = scan_stream(self._scanner, Section(fd, start, end), path)
+        for start, end in sections(opened, size):
+            scan = scan_stream(self._scanner, Section(opened, start, end), path)
             if start:  # behind a hole nobody counts lines
                 matches = (replace(one, offset=one.offset + start, line=None, column=None) for one in scan.matches)
                 scan = replace(scan, matches=tuple(matches))
@@ -311,12 +317,9 @@ class _Worker:
 
 
 @contextmanager
-def _opened(tree: LayerTree, file: LayerFile) -> Iterator[BinaryIO]:
+def _opened(tree: Tree, file: LayerFile) -> Iterator[IO[bytes]]:
     """A file of a layer, opened for reading in place. Raises OSError."""
-    with (
-        tree.directory(file.directory).open_file(file.name) as fd,
-        open(fd, "rb", closefd=False) as content,
-    ):
+    with tree.directory(file.directory).open_file(file.name) as opened, opened.stream() as content:
         yield content
 
 
@@ -334,10 +337,10 @@ def _alike(file: LayerFile, head: bytes) -> list[list[str]]:
     return list(alike.values())
 
 
-def _whole(fd: int, size: int) -> bytes:
-    """The first ``size`` bytes of a file. Raises OSError."""
-    content = os.read(fd, size)
-    while len(content) < size and (more := os.read(fd, size - len(content))):
+def _some(opened: OpenFile, size: int, offset: int) -> bytes:
+    """``size`` bytes of a file, fewer at its end. Raises OSError."""
+    content = opened.pread(size, offset) if size else b""
+    while len(content) < size and (more := opened.pread(size - len(content), offset + len(content))):
         content += more
     return content
 

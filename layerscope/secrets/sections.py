@@ -7,33 +7,35 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from layerscope.overlay.files import OpenFile
+
 LEAST_HOLE: Final = 1 << 20
 """A shorter hole is read like data: leaving it out saves nothing."""
 BLOCK_BYTES: Final = 512
 
 
 class Section:
-    """The bytes ``start`` to ``end`` of an open file, to read once from front to back."""
+    """The bytes ``start`` to ``end`` of a file, to read once from front to back."""
 
-    def __init__(self, fd: int, start: int, end: int) -> None:
-        self._fd = fd
+    def __init__(self, file: OpenFile, start: int, end: int) -> None:
+        self._file = file
         self._position = start
         self._end = end
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the buffer as far as bytes are there; 0 at the end. Raises OSError."""
-        count = os.preadv(self._fd, [buffer[: self._end - self._position]], self._position)
+        count = self._file.readinto(buffer[: self._end - self._position], self._position)
         self._position += count
         return count
 
 
-def sections(fd: int, stat: os.stat_result) -> Iterator[tuple[int, int]]:
+def sections(file: OpenFile, size: int) -> Iterator[tuple[int, int]]:
     """Start and end of the parts of a file between long holes: a file of a terabyte may hold a line.
 
     Raises OSError.
     """
-    size = stat.st_size
-    if stat.st_blocks * BLOCK_BYTES + LEAST_HOLE > size:
+    fd = file.fd
+    if fd is None or os.fstat(fd).st_blocks * BLOCK_BYTES + LEAST_HOLE > size:
         yield 0, size
         return
     begin, end = _next_data(fd, 0, size)

@@ -66,6 +66,8 @@ class Manifest:
     digest: str
     config: str
     """The digest of its configuration."""
+    layers: tuple[str, ...]
+    """The digests of its layers as they are stored, packed, base first. Not checked."""
     platform: Platform | None
     """As the index says; None where it does not, or there is none."""
 
@@ -85,34 +87,19 @@ def host_platform() -> Platform:
     return Platform("linux", _MACHINES.get(machine, machine))
 
 
-class ContentStore:
-    """The blobs below a containerd root."""
+class Manifests:
+    """Reads manifests and indexes, wherever the documents lie that their digests name."""
 
-    def __init__(self, root: DataRoot, warn: Warn) -> None:
-        self.root = root
+    def __init__(self, warn: Warn) -> None:
         self.warn = warn
 
-    def path(self, digest: str) -> str:
-        """Where a blob lies. Raises CorruptStoreError when ``digest`` is none."""
-        valid: DiffId | None = records.diff_id(digest)
-        if valid is None:
-            raise CorruptStoreError(
-                f"{digest[:80]!r} is no sha256 digest",
-                "a record that names content is damaged or forged; remove the image and get it again",
-            )
-        return f"{BLOBS}/{valid.removeprefix('sha256:')}"
+    def place(self, digest: str) -> str:
+        """Where a document lies, for people. Raises CorruptStoreError when ``digest`` is none."""
+        raise NotImplementedError
 
     def document(self, digest: str) -> dict[str, Any] | None:
-        """The JSON object in a blob; None when it is not there. Raises CorruptStoreError."""
-        path = self.path(digest)
-        content = self.root.content(path, largest=LARGEST_DOCUMENT)
-        if content is None:
-            return None
-        actual = "sha256:" + hashlib.sha256(content).hexdigest()
-        if actual != digest:
-            message = f"is not what was stored under this name: its digest is {actual}"
-            self.warn(Caution("changed-blob", self.root.join(path), message))
-        return self.root.parse_json(content, path)
+        """The JSON object with that digest; None when it is not there. Raises CorruptStoreError."""
+        raise NotImplementedError
 
     def manifests(self, target: str) -> list[Manifest]:
         """The images of a manifest or an index whose manifests are here, in its order, without attestations.
@@ -123,7 +110,7 @@ class ContentStore:
         document = self.document(target)
         if document is None:
             raise CorruptStoreError(
-                f"the manifest {target} is not in {self.root.join(BLOBS)}",
+                f"the manifest {target} is not there: {self.place(target)} does not exist",
                 "the image is damaged, or was not pulled completely; pull it again",
             )
         return list(self._of(target, document, None, {target}, DEEPEST))
@@ -134,13 +121,13 @@ class ContentStore:
         """``seen`` are the documents that were met already: no forged index leads in circles or fans out."""
         config, manifests = document.get("config"), document.get("manifests")
         if isinstance(config, dict) and isinstance(config.get("digest"), str):
-            yield Manifest(digest, config["digest"], platform)
+            yield Manifest(digest, config["digest"], _layers(document.get("layers")), platform)
         elif isinstance(manifests, list) and depth and len(seen) <= MOST_MANIFESTS:
             for entry in manifests:
                 yield from self._entry(entry, digest, seen, depth - 1)
         else:
             raise CorruptStoreError(
-                f"{self.root.join(self.path(digest))} is neither a manifest nor an index of manifests",
+                f"{self.place(digest)} is neither a manifest nor an index of manifests",
                 "the image is damaged, or no container image; remove it and get it again",
             )
 
@@ -165,7 +152,47 @@ class ContentStore:
             self._warn_of(digest, f"leads to something broken: {error.message}")
 
     def _warn_of(self, digest: str, message: str) -> None:
-        self.warn(Caution("broken-manifest", self.root.join(self.path(digest)), message))
+        self.warn(Caution("broken-manifest", self.place(digest), message))
+
+
+class ContentStore(Manifests):
+    """The blobs below a containerd root."""
+
+    def __init__(self, root: DataRoot, warn: Warn) -> None:
+        super().__init__(warn)
+        self.root = root
+
+    def path(self, digest: str) -> str:
+        """Where a blob lies. Raises CorruptStoreError when ``digest`` is none."""
+        valid: DiffId | None = records.diff_id(digest)
+        if valid is None:
+            raise CorruptStoreError(
+                f"{digest[:80]!r} is no sha256 digest",
+                "a record that names content is damaged or forged; remove the image and get it again",
+            )
+        return f"{BLOBS}/{valid.removeprefix('sha256:')}"
+
+    def place(self, digest: str) -> str:
+        return self.root.join(self.path(digest))
+
+    def document(self, digest: str) -> dict[str, Any] | None:
+        path = self.path(digest)
+        content = self.root.content(path, largest=LARGEST_DOCUMENT)
+        if content is None:
+            return None
+        actual = "sha256:" + hashlib.sha256(content).hexdigest()
+        if actual != digest:
+            message = f"is not what was stored under this name: its digest is {actual}"
+            self.warn(Caution("changed-blob", self.root.join(path), message))
+        return self.root.parse_json(content, path)
+
+
+def _layers(value: object) -> tuple[str, ...]:
+    """The digests of a manifest's layers; of an entry without one an empty text."""
+    if not isinstance(value, list):
+        return ()
+    digests = (entry.get("digest") if isinstance(entry, dict) else None for entry in value)
+    return tuple(digest if isinstance(digest, str) else "" for digest in digests)
 
 
 def _platform(value: object) -> Platform | None:

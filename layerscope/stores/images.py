@@ -32,6 +32,8 @@ class ImageRecord:
     config: dict[str, Any]
     config_path: str | None = None
     """The file on disk that holds ``config``; None where it came from elsewhere."""
+    blobs: tuple[str, ...] = ()
+    """Where the tars of its layers are, base first: digests, or names in an archive. Empty if nowhere."""
 
     @property
     def name(self) -> str:

@@ -82,7 +82,7 @@ class _Opener:
     def __init__(self, overlay_options: str | None, containerd: Containerd, warn: Warn) -> None:
         self.overlay_options = overlay_options
         self.wanted = containerd
-        self.platform = _platform(containerd.platform)
+        self.platform = platform_asked_for(containerd.platform)
         self.warn = warn
         self.trusted = False
         """Whether a store was opened whose marks are ``trusted.*`` xattrs."""
@@ -237,7 +237,8 @@ def _together(in_use: Sequence[Store], left: Sequence[Store]) -> Store:
     return parts[0] if len(parts) == 1 else BothStores(parts)
 
 
-def _platform(text: str | None) -> Platform | None:
+def platform_asked_for(text: str | None) -> Platform | None:
+    """The platform that the user asked for, if any. Raises UsageError."""
     platform = parse_platform(text) if text is not None else None
     if text is not None and platform is None:
         raise UsageError(f"--platform {text!r} is no platform", "write it as linux/amd64 or linux/arm/v7")

@@ -25,13 +25,14 @@ from layerscope.model import (
 from layerscope.stores.containers import ContainerRecord
 from layerscope.stores.images import ImageRecord, build_steps, chain_ids
 from layerscope.stores.layerdb import LayerRecord
+from layerscope.tars.layer import TarLayer
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """A directory of a chain."""
 
-    cache_id: CacheId
+    cache_id: CacheId | None
     diff_dir: str
     record: LayerRecord | None
     """None for a layer that is part of no image."""
@@ -39,6 +40,7 @@ class Place:
     link_id: LinkId | None = None
     snapshot: str | None = None
     accumulated: Accumulated | None = None
+    tar: TarLayer | None = None
 
 
 def image_target(
@@ -105,6 +107,7 @@ def _stack(
                 cache_id=place.cache_id,
                 link_id=place.link_id,
                 snapshot=place.snapshot,
+                tar=place.tar,
                 created_by=(step.created_by or step.comment) if step is not None else None,
                 created=step.created if step is not None else None,
                 shared_with=tuple(users.get(record.chain_id, ())) if record is not None else (),

@@ -1,7 +1,7 @@
 """Reads tar headers: ustar, GNU and PAX, as far as a layer's directory can be compared with them. Pure.
 
 Sources: POSIX.1-2017 pax ("ustar Interchange Format", "pax Extended Header"), GNU tar manual ("Basic Tar Format"),
-and Go's ``archive/tar``, with which Docker reads and writes layers. Names are taken from tar-split, not from here.
+and Go's ``archive/tar``, with which Docker reads and writes layers. Where a tar-split has the names, those count.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Final, NamedTuple
+from zlib import adler32
 
 BLOCK: Final = 512
 MOST_KNOWN: Final = 4096
@@ -18,7 +19,11 @@ _HEADER_ONLY: Final = frozenset({HARD_LINK, SYMLINK, CHAR, BLOCK_DEVICE, DIRECTO
 _PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK = b"x", b"g", b"L", b"K"
 _XATTR: Final = b"SCHILY.xattr."
 _SPARSE: Final = b"GNU.sparse."
+_SPARSE_NAME: Final = b"GNU.sparse.name"
 _NOTHING: Final[Mapping[bytes, bytes]] = {}
+_EXTENDED: Final = frozenset({_PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK})
+_BLANKS: Final = b" " * 8
+_MOST_SIZE: Final = 1 << 62
 
 
 class Header(NamedTuple):
@@ -49,6 +54,16 @@ class Header(NamedTuple):
         return self.type in _HEADER_ONLY
 
 
+class Member(NamedTuple):
+    """What a header, with those that extend it, says of one member of a tar."""
+
+    header: Header
+    name: str
+    """As it stands there, by ``os.fsdecode``."""
+    size_bytes: int
+    """Of the content that follows."""
+
+
 class HeaderReader:
     """``parse_header``, faster for many headers that differ in name and size only, as those of one tar do."""
 
@@ -72,16 +87,91 @@ def parse_header(raw: bytes) -> Header | None:
 
     Raises ValueError when it is no header.
     """
+    found = _extended(raw)
+    return None if found is None else _header(found.block, found.pax, found.link)
+
+
+def extends(flag: bytes) -> bool:
+    """Whether a header with this type flag says something of the next one."""
+    return flag in _EXTENDED
+
+
+def content_bytes(block: bytes) -> int:
+    """The size that a header block states. Raises ValueError."""
+    return _number(block[124:136])
+
+
+def has_checksum(block: bytes) -> bool:
+    """Whether the checksum of a header block is right, by unsigned or signed bytes as Go's reader takes it."""
+    try:
+        told = _number(block[148:156])
+    except ValueError:
+        return False
+    # The low half of Adler-32 is one more than the sum of all bytes, modulo 65521: much faster than sum().
+    fits = (adler32(block[:148] + _BLANKS + block[156:]) & 0xFFFF) == (told + 1) % 65521
+    if fits:
+        return True
+    rest = block[:148] + _BLANKS + block[156:]
+    return told == sum(byte - 256 if byte > 127 else byte for byte in rest)
+
+
+def parse_member(raw: bytes, read_header: HeaderReader) -> Member:
+    """The member whose header ends ``raw``, after those that extend it.
+
+    Raises ValueError when it is none, or says what can't be.
+    """
+    block, pax, link, name, plain = raw, _NOTHING, None, None, len(raw) == BLOCK
+    if not plain:
+        found = _extended(raw)
+        if found is None:
+            raise ValueError("extended headers without a header")
+        block, pax, link, name = found
+    header = read_header(block) if plain else _header(block, pax, link)
+    if header is None:
+        raise ValueError("no header")
+    name = pax.get(_SPARSE_NAME) or pax.get(b"path") or name
+    if name is None:
+        name = block[:100].partition(b"\0")[0]
+        if block[257:263] == b"ustar\0" and block[345]:
+            name = block[345:500].partition(b"\0")[0] + b"/" + name
+    size = int(pax[b"size"]) if b"size" in pax else content_bytes(block)
+    if not 0 <= size < _MOST_SIZE:
+        raise ValueError("a size that can't be")
+    return Member(header, os.fsdecode(name), 0 if header.is_header_only else size)
+
+
+def sparse_size(raw: bytes) -> int | None:
+    """How large the sparse file is whose headers these are, with its holes; None where that is not said."""
+    found = _extended(raw)
+    if found is None:
+        return None
+    for key in (b"GNU.sparse.realsize", b"GNU.sparse.size"):
+        if key in found.pax:
+            return int(found.pax[key])
+    return _number(found.block[483:495]) if found.block[156:157] == b"S" else None
+
+
+class _Extended(NamedTuple):
+    """A header block, and what those before it say."""
+
+    block: bytes
+    pax: Mapping[bytes, bytes]
+    link: bytes | None
+    name: bytes | None
+
+
+def _extended(raw: bytes) -> _Extended | None:
     offset = 0
     pax: Mapping[bytes, bytes] = _NOTHING
     link: bytes | None = None
+    name: bytes | None = None
     while len(raw) - offset >= BLOCK:
         block = raw[offset : offset + BLOCK] if offset else raw[:BLOCK]
         flag = block[156:157]
         offset += BLOCK
-        if flag not in (_PAX, _PAX_GLOBAL, _GNU_NAME, _GNU_LINK):
-            return _header(block, flag, pax, link)
-        size = _number(block[124:136])
+        if flag not in _EXTENDED:
+            return _Extended(block, pax, link, name)
+        size = content_bytes(block)
         if not 0 <= size <= len(raw) - offset:
             raise ValueError("an extended header without its end")
         data = raw[offset : offset + size]
@@ -90,12 +180,15 @@ def parse_header(raw: bytes) -> Header | None:
             pax = _records(data)
         elif flag == _GNU_LINK:
             link = data.partition(b"\0")[0]
+        elif flag == _GNU_NAME:
+            name = data.partition(b"\0")[0]
     if raw and offset == 0:
         raise ValueError("no whole header")
     return None
 
 
-def _header(block: bytes, flag: bytes, pax: Mapping[bytes, bytes], link: bytes | None) -> Header:
+def _header(block: bytes, pax: Mapping[bytes, bytes], link: bytes | None) -> Header:
+    flag = block[156:157]
     mtime_ns, exact = _number(block[136:148]) * 1_000_000_000, False
     uid, gid = _number(block[108:116]), _number(block[116:124])
     if link is None:

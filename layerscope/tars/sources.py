@@ -13,9 +13,10 @@ from __future__ import annotations
 import errno
 import lzma
 import os
+import weakref
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from layerscope.tars.packing import (
@@ -47,6 +48,11 @@ class PackedError(OSError):
 class Source(Protocol):
     """Bytes that can be read anywhere."""
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether any part is read for no more than its own bytes."""
+        ...
+
     def pread(self, size: int, offset: int) -> bytes:
         """Up to ``size`` bytes from ``offset`` on, 1 or more; nothing at the end. Raises OSError."""
         ...
@@ -55,8 +61,13 @@ class Source(Protocol):
 class FileSource:
     """An open file."""
 
-    def __init__(self, fd: int) -> None:
+    is_cheap = True
+
+    def __init__(self, fd: int, *, owned: bool = False) -> None:
+        """``owned``: the descriptor is closed when nobody reads any more."""
         self.fd = fd
+        if owned:
+            weakref.finalize(self, os.close, fd)
 
     def pread(self, size: int, offset: int) -> bytes:
         return os.pread(self.fd, size, offset)
@@ -69,6 +80,7 @@ class Part:
         self._source = source
         self._start = start
         self.size_bytes = size_bytes
+        self.is_cheap = source.is_cheap
 
     def pread(self, size: int, offset: int) -> bytes:
         size = min(size, self.size_bytes - offset)
@@ -85,6 +97,8 @@ class _State(NamedTuple):
 
 class Unpacked:
     """What a packed source of ``packed_bytes`` holds: all its streams, one after the other."""
+
+    is_cheap = False
 
     def __init__(self, source: Source, packing: Packing, packed_bytes: int) -> None:
         self.packing = packing
@@ -175,6 +189,49 @@ class Unpacked:
         if len(self._states) > _MOST_STATES:
             del self._states[::2]
             self._step *= 2
+
+
+class Sequential:
+    """A source that is read from front to back, once: from a pipe, or a part of one."""
+
+    is_cheap = False
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        """``read`` gives up to so many bytes, nothing at the end."""
+        self._read = read
+        self._last = b""
+        self._at = 0
+        """Where ``_last`` begins, which was read last."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        if offset < self._at:
+            raise OSError(errno.ESPIPE, "it came through a pipe, and is read only once")
+        while offset >= self._at + len(self._last):
+            self._at += len(self._last)
+            self._last = self._read(PIECE_BYTES)
+            if not self._last:
+                return b""
+        return self._last[offset - self._at :][:size]
+
+
+class Pieces:
+    """The bytes of a source from front to back, where one may leave out some: an iterator."""
+
+    def __init__(self, source: Source, size: int = PIECE_BYTES) -> None:
+        self._source = source
+        self._size = size
+        self.offset = 0
+        """Of the next piece."""
+
+    def __iter__(self) -> Pieces:
+        return self
+
+    def __next__(self) -> bytes:
+        piece = self._source.pread(self._size, self.offset)
+        if not piece:
+            raise StopIteration
+        self.offset += len(piece)
+        return piece
 
 
 def unpacked(source: Source, size_bytes: int) -> Source:

@@ -34,7 +34,6 @@ USAGE = (
     ("image", "shop/web:1", "--color", "sometimes"),
     ("image", "shop/web:1", "--overlay-options", "metacopy=maybe"),
     ("image", "shop/web:1", "--overlay-options", "volatile"),
-    ("ls", "x"),
     ("ls", "--format", "jsonl"),
     ("ls", "-x"),
     ("container",),
@@ -90,6 +89,10 @@ FAILED = (
     ("ls", "--data-root", "/dev/null"),
     ("ls", "--data-root", "/"),
     ("ls", "-o", "/nonexistent/file"),
+    ("ls", "x"),
+    ("ls", "/etc/passwd"),
+    ("image", "./x.tar"),
+    ("image", "/etc/passwd"),
     ("ls", "--host", "nonsense://"),
 )
 

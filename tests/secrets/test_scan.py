@@ -11,6 +11,7 @@ import pytest
 
 from layerscope.model import XattrFamily
 from layerscope.overlay import tree
+from layerscope.overlay.files import OpenFile
 from layerscope.secrets import scan as scanning
 from layerscope.secrets.engine import FileScan, Scanner
 from layerscope.secrets.hits import LayerScan
@@ -195,15 +196,15 @@ def test_a_file_that_changes_is_scanned_and_told(
     scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = make_layer(tmp_path / "layer", {"log": LINE})
-    real = scanning._whole
+    real = scanning._some
 
-    def growing(fd: int, size: int) -> bytes:
-        content = real(fd, size)
+    def growing(file: OpenFile, size: int, offset: int) -> bytes:
+        content = real(file, size, offset)
         with (layer / "log").open("a") as log:
             log.write("more\n")
         return content
 
-    monkeypatch.setattr(scanning, "_whole", growing)
+    monkeypatch.setattr(scanning, "_some", growing)
     found = scan(layer)
     assert places(found) == [("log", 6)]
     assert [(skip.path, skip.reason) for skip in found.skips] == [("log", "changed while it was read")]

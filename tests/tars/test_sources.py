@@ -26,6 +26,8 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 class Bytes:
     """Bytes in memory as a source, which counts what is read of it."""
 
+    is_cheap = True
+
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.read = 0

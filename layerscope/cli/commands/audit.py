@@ -239,13 +239,22 @@ def _subjects(session: Session, targets: list[str] | None, everything: bool) -> 
     if not targets:
         return all_subjects(session.store, session.cautions, intermediate=everything)
     subjects: dict[object, Subject] = {}
+    unread: list[Skipped] = []
     for name in targets:
+        archive = session.archive(name)
+        if name == "-":
+            raise UsageError("an archive that comes through a pipe can't be audited yet", "save it to a file first")
+        if archive is not None and archive[1].image is None:
+            found, left_out = all_subjects(archive[0], session.cautions, intermediate=everything)
+            subjects.update({(one.target.kind, one.target.id): one for one in found})
+            unread += left_out
+            continue
         target = session.target(name)
         if target.kind is TargetKind.MOUNT:
             subjects.setdefault((target.kind, target.name), Subject(target))
         else:
-            subjects.setdefault((target.kind, target.id), subject_of(session.store, target))
-    return list(subjects.values()), []
+            subjects.setdefault((target.kind, target.id), subject_of(session.store_of(target), target))
+    return list(subjects.values()), unread
 
 
 def _ignored(session: Session, images: list[str], diff_ids: list[str]) -> tuple[dict[DiffId, str], list[Subject]]:
@@ -262,7 +271,7 @@ def _ignored(session: Session, images: list[str], diff_ids: list[str]) -> tuple[
     clean = []
     for name in images:
         target = session.target(name, TargetKind.IMAGE)
-        clean.append(subject_of(session.store, target))
+        clean.append(subject_of(session.store_of(target), target))
         for layer in target.stack:
             if layer.diff_id is not None:
                 ignored.setdefault(layer.diff_id, f"--ignore-layers-of {name}")

@@ -36,16 +36,25 @@ Jobs = Annotated[
 @command("ls", PANEL, "List images and containers")
 def ls(
     session: Session,
+    archive: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ARCHIVE",
+            help="List the images in this archive instead: a file, a directory, or -.",
+            show_default=False,
+        ),
+    ] = None,
     all_images: Annotated[
         bool, typer.Option("--all", "-a", help="List the legacy builder's untagged steps, too.")
     ] = False,
 ) -> None:
-    """List the images and containers of a host or a data root."""
+    """List the images and containers of a host, a data root or an archive."""
     session.allow(Format.TABLE, Format.JSON)
     from layerscope.analysis.inventory import take_inventory
     from layerscope.report import document, inventory_table
 
-    inventory = take_inventory(session.store, session.cautions, intermediate=all_images)
+    store = session.store if archive is None else session.require_archive(archive)
+    inventory = take_inventory(store, session.cautions, intermediate=all_images)
     session.answer(
         lambda: inventory_table.inventory_table(inventory, session.style),
         lambda: document.inventory_document(inventory),

@@ -20,6 +20,7 @@ def test_image_has_the_ids_and_directories_of_its_snapshots(
         "data_root": str(offline.path),
         "containerd_root": str(store.path),
         "in_use": None,
+        "archive": None,
     }
     assert answer["target"]["id"] == app.manifest.digest
     assert answer["target"]["references"] == ["app:1"]
