@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat as st
+from collections.abc import Iterable
 from typing import Final
 
 from layerscope.model import Accumulated, Sameness, XattrFamily
@@ -140,22 +141,28 @@ class _ComparedDirectory(Directory):
         return read_xattr(fd, self.tree.family + "opaque") == b"y"
 
     def _listed(self) -> tuple[dict[str, Entry], dict[str, Entry]]:
-        """What this directory holds, and what it held when it began."""
+        """What this directory holds, and what it held when it began; links to the same file may be in neither."""
         below = self._before()
-        return self._names(self), self._names(below) if below is not None else {}
+        if below is None:
+            return self._names(self), {}
+        if self.tree.more.same is not Sameness.INODE:
+            return self._names(self), self._names(below)
+        lower_fd, own_fd = below.fd(), self.fd()
+        if os.fstat(own_fd).st_dev != os.fstat(lower_fd).st_dev:
+            return self._names(self), self._names(below)
+        with os.scandir(own_fd) as own_names, os.scandir(lower_fd) as lower_names:
+            own, lower = ({item.name: item for item in names} for names in (own_names, lower_names))
+            # Most of a tree are links: the listing has their inodes, which saves looking at each in both trees.
+            for name in [*own]:
+                if name in lower and own[name].inode() == lower[name].inode():
+                    del own[name], lower[name]
+            return _entries(own.values()), _entries(lower.values())
 
     def _names(self, directory: Directory) -> dict[str, Entry]:
         if not self.tree.more.is_tree:
             return {entry.name: entry for entries in Directory.content(directory) for entry in entries}
-        found = {}
         with os.scandir(directory.fd()) as names:
-            for item in names:
-                try:
-                    stat = item.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                found[item.name] = Entry(item.name, kind_of(stat), stat)
-        return found
+            return _entries(names)
 
     def _one(self, directory: Directory, name: str) -> Entry | None:
         entry = Directory.get(directory, name)
@@ -251,6 +258,18 @@ class _ComparedDirectory(Directory):
         if any(self._changed(name, own.get(name), lower.get(name)) for name in own.keys() | lower.keys()):
             return None
         return [self.sub(entry.name) for entry in own.values() if entry.is_directory]
+
+
+def _entries(names: Iterable[os.DirEntry[str]]) -> dict[str, Entry]:
+    """Names of a directory without any marks. One that vanishes meanwhile is left out."""
+    found = {}
+    for item in names:
+        try:
+            stat = item.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        found[item.name] = Entry(item.name, kind_of(stat), stat)
+    return found
 
 
 def _less_opaque(own: Entry, lower: Entry) -> Entry:
