@@ -8,7 +8,7 @@ listed beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -75,11 +75,11 @@ class OutsideKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LayerSpace:
-    """A directory of ``overlay2/``, measured."""
+    """A directory of ``overlay2/``, or a snapshot or blob of containerd, measured."""
 
     item: Item
     measured: Measured
-    """``apart`` is its ``diff/``."""
+    """``apart`` is its ``diff/``, or a snapshot's ``fs/``."""
     reclaimable: bool
     """Whether pruning its category would free it."""
 
@@ -125,6 +125,8 @@ class DiskUsage:
     """What lies below the data root and is not counted because it is mounted there, sorted."""
     complete: bool
     """False when something could not be read: the sums are then too small."""
+    twice_bytes: int = 0
+    """Of the containerd image store: the blobs of layers that are unpacked as well."""
 
     def of(self, category: Category) -> list[LayerSpace]:
         return [layer for layer in self.layers if layer.category is category]
@@ -170,9 +172,9 @@ def disk_usage(
     device = os.stat(root.join(DRIVER)).st_dev
     layers = [Tree(f"{DRIVER}/{os.path.basename(item.path)}", Shape.LAYER, device) for item in items]
     metadata = [Tree(DRIVER, Shape.FLAT, device), Tree(f"{DRIVER}/l", Shape.PLAIN, device), Tree("image")]
-    outside = _outside_trees(root)
+    outside = outside_trees(root, (DRIVER, "image"))
     trees = [*layers, *(tree for tree in metadata if root.is_directory(tree.path)), *outside]
-    spaces = measure(root.path, trees, _mounts_below(root, warn), warn, jobs=jobs, tick=tick)
+    spaces = measure(root.path, trees, mounts_below(root, warn, (DRIVER,)), warn, jobs=jobs, tick=tick)
     reclaimable = _Reclaimable(disk, containers, warn)
     return DiskUsage(
         layers=tuple(
@@ -180,8 +182,8 @@ def disk_usage(
             for item, measured in zip(items, spaces.trees[: len(items)], strict=True)
         ),
         metadata_bytes=sum(one.allocated_bytes for one in spaces.trees[len(items) : -len(outside)]),
-        outside=_outside(outside, spaces, {container.id: container.name for container in containers}),
-        filesystem=_filesystem(root),
+        outside=outside_of(outside, spaces, {container.id: container.name for container in containers}),
+        filesystem=file_system(root, DRIVER),
         mounts=spaces.mounts,
         complete=spaces.complete,
     )
@@ -226,22 +228,22 @@ class _Reclaimable:
                 return False
 
 
-def _mounts_below(root: DataRoot, warn: Warn) -> list[str]:
-    """Where something is mounted below the data root; not ``overlay2`` itself, which is counted wherever it is."""
+def mounts_below(root: DataRoot, warn: Warn, counted: Collection[str]) -> list[str]:
+    """Where something is mounted below a root, without the places that are counted wherever they are."""
     try:
         mounts = read_mountinfo("/proc/self/mountinfo")
     except OSError as error:
         warn(Caution("mounts-unknown", "/proc/self/mountinfo", f"can't be read: {error.strerror}"))
         return []
     points = {mount.point for mount in mounts if mount.point.startswith(root.join(""))}
-    return sorted(points - {root.join(DRIVER)})
+    return sorted(points - {root.join(place) for place in counted})
 
 
-def _outside_trees(root: DataRoot) -> list[Tree]:
-    """All but ``overlay2/`` and ``image/``, containers and volumes one by one. The root itself comes last."""
+def outside_trees(root: DataRoot, storage: Collection[str]) -> list[Tree]:
+    """All of a data root but ``storage``, containers and volumes one by one. The root itself comes last."""
     found = []
     for name in root.names():
-        if name in (DRIVER, "image") or not root.is_directory(name):
+        if name in storage or not root.is_directory(name):
             continue
         if name in ("containers", "volumes"):
             shape = Shape.CONTAINER if name == "containers" else Shape.PLAIN
@@ -251,7 +253,7 @@ def _outside_trees(root: DataRoot) -> list[Tree]:
     return [*found, Tree("", Shape.FLAT)]
 
 
-def _outside(trees: Sequence[Tree], spaces: Spaces, names: Mapping[str, str]) -> tuple[OutsideSpace, ...]:
+def outside_of(trees: Sequence[Tree], spaces: Spaces, names: Mapping[str, str]) -> tuple[OutsideSpace, ...]:
     found = []
     for tree, measured in zip(trees, spaces.trees[-len(trees) :], strict=True):
         place, _, name = tree.path.partition("/")
@@ -261,13 +263,14 @@ def _outside(trees: Sequence[Tree], spaces: Spaces, names: Mapping[str, str]) ->
             found.append(OutsideSpace(OutsideKind.LOG, name, tree.path, logs.allocated_bytes, logs.apparent_bytes))
             kind = OutsideKind.CONTAINER
         else:
-            kind = OutsideKind.VOLUME if name else OutsideKind.OTHER
-            name = name or place or "."
+            kind = OutsideKind.VOLUME if name and place == "volumes" else OutsideKind.OTHER
+            name = name if kind is OutsideKind.VOLUME else tree.path or "."
         found.append(OutsideSpace(kind, name, tree.path, whole.allocated_bytes, whole.apparent_bytes))
     order = list(OutsideKind)
     return tuple(sorted(found, key=lambda item: (order.index(item.kind), -item.allocated_bytes, item.path)))
 
 
-def _filesystem(root: DataRoot) -> FileSystem:
-    state = os.statvfs(root.join(DRIVER))
+def file_system(root: DataRoot, place: str) -> FileSystem:
+    """The file system that a directory is on. Raises OSError."""
+    state = os.statvfs(root.join(place))
     return FileSystem(state.f_blocks * state.f_frsize, (state.f_blocks - state.f_bfree) * state.f_frsize)

@@ -26,6 +26,8 @@ class Reason(StrEnum):
     """Of a container it counts the upper layer alone."""
     LOWER = "layers-without-image"
     """Nor layers that containers stand on and whose image is gone."""
+    OTHERS = "other-snapshots"
+    """With the containerd image store it counts every snapshot as an image's: those of containers, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,47 @@ def differences(usage: DiskUsage, claims: EngineUsage) -> list[Difference]:
         _of_volumes(usage, claims.volumes_bytes),
     ]
     return [item for item in found if item is not None]
+
+
+def containerd_differences(usage: DiskUsage, claims: EngineUsage) -> list[Difference]:
+    """The same for the containerd image store, where Docker counts blocks, and directories (``LayersSize``: moby
+    ``daemon/containerd/service.go``, ``LayerDiskUsage``); of blobs it says nothing."""
+    found = [
+        _of_all_snapshots(usage, claims.images_bytes),
+        _of_snapshots(usage, Category.CONTAINERS, claims.containers_bytes),
+        _of_snapshots(usage, Category.BUILD_CACHE, claims.build_cache_bytes),
+        _of_volumes(usage, claims.volumes_bytes),
+    ]
+    return [item for item in found if item is not None]
+
+
+def _of_all_snapshots(usage: DiskUsage, claimed: int | None) -> Difference | None:
+    if claimed is None:
+        return None
+    images = usage.of(Category.IMAGES)
+    others = [one for one in usage.layers if one.item.cache_id is not None and one.category is not Category.IMAGES]
+    contents, more = (sum(one.measured.apart.allocated_bytes for one in layers) for layers in (images, others))
+    steps = (
+        (Reason.RECORDED, contents + more - claimed),
+        (Reason.OTHERS, -more),
+        (Reason.DRIVER, sum(layer.measured.rest.allocated_bytes for layer in images)),
+    )
+    taken = usage.category_bytes(Category.IMAGES)
+    return Difference(Category.IMAGES, claimed, taken, tuple(step for step in steps if step[1]))
+
+
+def _of_snapshots(usage: DiskUsage, category: Category, claimed: int | None) -> Difference | None:
+    if claimed is None:
+        return None
+    layers = usage.of(category)
+    counted = [layer for layer in layers if layer.item.purpose not in (Purpose.INIT, Purpose.LOWER)]
+    steps = (
+        (Reason.RECORDED, sum(layer.measured.apart.allocated_bytes for layer in counted) - claimed),
+        (Reason.DRIVER, sum(layer.measured.rest.allocated_bytes for layer in counted)),
+        (Reason.INIT, _bytes_of(layers, Purpose.INIT)),
+        (Reason.LOWER, _bytes_of(layers, Purpose.LOWER)),
+    )
+    return Difference(category, claimed, usage.category_bytes(category), tuple(step for step in steps if step[1]))
 
 
 def _of_layers(usage: DiskUsage, category: Category, claimed: int | None) -> Difference | None:

@@ -1,4 +1,4 @@
-"""The stores on a host beside the classic one that is looked at, and the space that they take."""
+"""The stores on a host beside the one that is looked at, and the space that they take."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from layerscope.analysis.space import Tree, measure
 from layerscope.model import Caution, Warn
 from layerscope.stores.base import Store
+from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.locate import other_drivers
 from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 from layerscope.stores.records import DataRoot
@@ -23,17 +24,27 @@ class OtherStore:
     allocated_bytes: int
 
 
-def other_stores(store: Store, disk: Overlay2Store, warn: Warn) -> Iterator[OtherStore]:
+def other_stores(store: Store, disk: Overlay2Store | ContainerdStore, warn: Warn) -> Iterator[OtherStore]:
     """The other image store of the host, then what engines kept with storage drivers that can't be read."""
+    told = {str(part.source.driver) for part in store.parts}
     for part in store.parts if len(store.parts) > 1 else ():
         source = part.source
-        if source.driver != DRIVER and source.storage is not None:
-            yield OtherStore(
-                str(source.driver), source.storage, source.in_use, _bytes(DataRoot(source.storage), [""], warn)
-            )
-    for driver in other_drivers(disk.root):
-        taken = _bytes(disk.root, [driver, f"image/{driver}"], warn)
-        yield OtherStore(driver, disk.root.join(driver), False, taken)
+        if source.driver == disk.source.driver or source.storage is None:
+            continue
+        if source.driver == DRIVER:
+            root = DataRoot(source.storage)
+            taken = _bytes(root, [DRIVER, f"image/{DRIVER}"], warn)
+            yield OtherStore(DRIVER, root.join(DRIVER), source.in_use, taken)
+        else:
+            taken = _bytes(DataRoot(source.storage), [""], warn)
+            yield OtherStore(str(source.driver), source.storage, source.in_use, taken)
+    docker = disk.root if isinstance(disk, Overlay2Store) else disk.docker
+    if docker is None:
+        return
+    for driver in other_drivers(docker):
+        if driver not in told:
+            taken = _bytes(docker, [driver, f"image/{driver}"], warn)
+            yield OtherStore(driver, docker.join(driver), False, taken)
 
 
 def unused_bytes(disk: Overlay2Store, warn: Warn) -> int:

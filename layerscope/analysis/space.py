@@ -34,12 +34,16 @@ class Shape(StrEnum):
     """Only the directory itself and its files: the directories in it are trees of their own."""
     LAYER = "layer"
     """A directory of ``overlay2/``: ``diff/`` is counted apart, ``merged/`` not entered."""
+    SNAPSHOT = "snapshot"
+    """A directory of containerd's snapshotter: ``fs/`` is counted apart."""
     CONTAINER = "container"
     """A directory of ``containers/``: its logs are counted apart (moby ``daemon/logger``)."""
 
     def is_apart(self, name: str) -> bool:
         if self is Shape.LAYER:
             return name == "diff"
+        if self is Shape.SNAPSHOT:
+            return name == "fs"
         return self is Shape.CONTAINER and ("-json.log" in name or name == "local-logs")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from layerscope.analysis.disk_usage import Category, DiskUsage, OutsideKind, OutsideSpace
@@ -10,11 +11,12 @@ from layerscope.analysis.engine_difference import Difference, Reason
 from layerscope.analysis.other_stores import OtherStore
 from layerscope.analysis.purpose import Purpose
 from layerscope.model import Source
-from layerscope.report.document import Document, path_fields
+from layerscope.report.document import Document, path_fields, source_document
 from layerscope.report.orphans import wrapped
 from layerscope.report.shapes import (
     COUNT,
     FLAG,
+    SOURCE,
     TEXT,
     Schema,
     described,
@@ -43,22 +45,46 @@ _SAID: Final = {
     Reason.DRIVER: "link, lower and work beside diff",
     Reason.INIT: "init layers of containers",
     Reason.LOWER: "layers whose image is gone",
+    Reason.OTHERS: "layers of containers and build cache",
 }
 
 
-def df_table(
-    usage: DiskUsage,
-    claims: Sequence[Difference] | None,
-    others: Sequence[OtherStore],
-    source: Source,
-    style: Style,
-) -> str:
-    """Categories and their sum, why Docker says something else, and what lies outside of the layers."""
-    parts = [f"{'Storage':<10} {storage(source)}", "", _categories(usage, claims, style)]
+@dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """What a store takes, and what the engine that uses it says."""
+
+    source: Source
+    usage: DiskUsage
+    claims: Sequence[Difference] | None = None
+
+
+def df_table(stores: Sequence[StoreUsage], others: Sequence[OtherStore], style: Style) -> str:
+    """Categories and their sum, why Docker says something else, and what lies outside of the layers.
+
+    Of every store but the first only the categories: what lies outside is the same.
+    """
+    usage = stores[0].usage
+    parts = [part for store in stores for part in (*_store(store, style), "")]
+    parts += [_outside(usage, style), *_largest(usage, style), "", _filesystem(stores[0], style)]
+    shown = {store.source.driver for store in stores}
+    for other in others:
+        if other.driver not in shown:
+            use = {True: ", in use", False: ", not in use", None: ""}[other.in_use]
+            size = style.size(other.allocated_bytes)
+            parts.append(f"another store: {shown_path(other.path)} ({other.driver}{use}) takes {size}")
+    return "\n".join(parts)
+
+
+def _store(store: StoreUsage, style: Style) -> Iterable[str]:
+    usage, claims = store.usage, store.claims
+    parts = [f"{'Storage':<10} {storage(store.source)}", "", _categories(usage, claims, style)]
     shared = sum(layer.measured.allocated_bytes for layer in usage.of(Category.IMAGES) if layer.in_build_cache)
     notes = []
     if shared:
         notes.append(f"{style.size(shared)} of the images are build cache, too: to free them, remove both.")
+    if usage.twice_bytes:
+        twice = style.size(usage.twice_bytes)
+        notes.append(f"{twice} of the blobs are layers that are unpacked as well: those are on disk twice.")
     if usage.of(Category.LEAKED):
         notes.append("`layerscope orphans` names the leaked directories, and what frees them.")
     if usage.of(Category.UNDECIDED):
@@ -66,12 +92,7 @@ def df_table(
     parts += ["", *(line for note in notes for line in wrapped(note, style, ""))] if notes else []
     if claims:
         parts += ["", _reasons(claims, style)]
-    parts += ["", _outside(usage, style), *_largest(usage, style), "", _filesystem(usage, style)]
-    for other in others:
-        use = {True: ", in use", False: ", not in use", None: ""}[other.in_use]
-        size = style.size(other.allocated_bytes)
-        parts.append(f"another store: {shown_path(other.path)} ({other.driver}{use}) takes {size}")
-    return "\n".join(parts)
+    return parts
 
 
 def _categories(usage: DiskUsage, claims: Sequence[Difference] | None, style: Style) -> str:
@@ -150,11 +171,13 @@ def _largest(usage: DiskUsage, style: Style) -> Iterable[str]:
                 yield f"  … and {plural(len(items) - MOST_LISTED, 'more', 'more')}; --json lists them"
 
 
-def _filesystem(usage: DiskUsage, style: Style) -> str:
+def _filesystem(store: StoreUsage, style: Style) -> str:
+    usage, root = store.usage, store.source.data_root
     state = usage.filesystem
+    inside = root is None or f"{store.source.storage}/".startswith(f"{root}/")
     lines = [
         f"{style.size(usage.storage_bytes)} + {style.size(usage.outside_bytes)} ="
-        f" {style.size(usage.total_bytes)} below the data root",
+        f" {style.size(usage.total_bytes)} {'below the data root' if inside else 'in both directories'}",
         f"{style.size(state.used_bytes)} of {style.size(state.total_bytes)} are used on its file system",
     ]
     own = [path for path in usage.mounts if "/containers/" not in path]
@@ -168,12 +191,18 @@ def _filesystem(usage: DiskUsage, style: Style) -> str:
 # -- documents -----------------------------------------------------------------------------------------------
 
 
-def df_document(usage: DiskUsage, claims: Sequence[Difference] | None, others: Sequence[OtherStore]) -> Document:
+def df_document(stores: Sequence[StoreUsage], others: Sequence[OtherStore]) -> Document:
+    usage, claims = stores[0].usage, stores[0].claims
     return {
-        "categories": [
-            _category(usage, category)
-            for category in Category
-            if category is not Category.BLOBS or usage.of(category)
+        "categories": _categories_document(usage),
+        "stores": [
+            {
+                "source": source_document(store.source),
+                "categories": _categories_document(store.usage),
+                "storage_bytes": store.usage.storage_bytes,
+                "packed_twice_bytes": store.usage.twice_bytes,
+            }
+            for store in stores
         ],
         "storage_bytes": usage.storage_bytes,
         "outside": [_outside_document(item) for item in usage.outside],
@@ -196,6 +225,12 @@ def df_document(usage: DiskUsage, claims: Sequence[Difference] | None, others: S
         "mounts": [path_fields(path) for path in usage.mounts],
         "complete": usage.complete,
     }
+
+
+def _categories_document(usage: DiskUsage) -> list[Document]:
+    return [
+        _category(usage, category) for category in Category if category is not Category.BLOBS or usage.of(category)
+    ]
 
 
 def _category(usage: DiskUsage, category: Category) -> Document:
@@ -241,7 +276,7 @@ def df_schema() -> Schema:
     kind = record(directories=COUNT, allocated_bytes=COUNT, **{"class": one_of(Purpose)})
     category = record(
         category=one_of(Category),
-        directories=described(COUNT, "Of overlay2/; each counts for one category alone."),
+        directories=described(COUNT, "Or blobs; each counts for one category alone."),
         allocated_bytes=described(COUNT, "st_blocks × 512, each inode once, directories too, without merged/."),
         in_build_cache_bytes=described(COUNT, "The part that the build cache holds, whoever else does."),
         reclaimable_bytes=described(nullable(COUNT), "What the command would free of it. Null: there is none."),
@@ -262,8 +297,15 @@ def df_schema() -> Schema:
         allocated_bytes=COUNT,
         steps=listed(step, "What leads from the one to the other; they add up."),
     )
-    return record(
+    store = record(
+        source=SOURCE,
         categories=listed(category),
+        storage_bytes=COUNT,
+        packed_twice_bytes=described(COUNT, "Blobs of containerd that hold layers which are unpacked as well."),
+    )
+    return record(
+        categories=listed(category, "Of the first store."),
+        stores=listed(store, "Every store that can be read, the one in use first."),
         storage_bytes=described(COUNT, "The sum of the categories."),
         outside=listed(outside, "What else lies below the data root; path is relative to it."),
         outside_bytes=COUNT,

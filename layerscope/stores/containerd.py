@@ -52,6 +52,7 @@ class ContainerdStore:
         self.snapshots = SnapshotDb(root, namespace, warn)
         self.imagedb = ContainerdImages(ContentStore(root, warn), self.snapshots, contents.images, platform, warn)
         self.containerdb = ContainerDb(docker, SNAPSHOTTER, warn, others) if docker is not None else None
+        self.docker = docker
         self._contents = contents
 
     @property

@@ -456,7 +456,8 @@ def test_containerd_store_beside_it_is_named_with_its_bytes(store: Store) -> Non
     assert answer["other_stores"] == [
         {"driver": "overlayfs", "path": str(place), "in_use": None, "allocated_bytes": du(place)}
     ]
-    assert "another store" in store.cli.ok("df", "--data-root", str(store.root.path)).out
+    table = store.cli.ok("df", "--data-root", str(store.root.path)).out
+    assert table.count("LAYERS AND IMAGES") == 2 and f"{place} (overlayfs)" in table
 
 
 def test_every_code_is_planted_and_explained() -> None:
