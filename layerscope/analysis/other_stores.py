@@ -9,7 +9,7 @@ from layerscope.analysis.space import Tree, measure
 from layerscope.model import Caution, Warn
 from layerscope.stores.base import Store
 from layerscope.stores.containerd import ContainerdStore
-from layerscope.stores.locate import other_drivers
+from layerscope.stores.locate import CLASSIC, other_drivers
 from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 from layerscope.stores.records import DataRoot
 
@@ -31,10 +31,10 @@ def other_stores(store: Store, disk: Overlay2Store | ContainerdStore, warn: Warn
         source = part.source
         if source.driver == disk.source.driver or source.storage is None:
             continue
-        if source.driver == DRIVER:
+        if source.driver in CLASSIC:
             root = DataRoot(source.storage)
-            taken = _bytes(root, [DRIVER, f"image/{DRIVER}"], warn)
-            yield OtherStore(DRIVER, root.join(DRIVER), source.in_use, taken)
+            taken = _bytes(root, [source.driver, f"image/{source.driver}"], warn)
+            yield OtherStore(source.driver, root.join(source.driver), source.in_use, taken)
         else:
             taken = _bytes(DataRoot(source.storage), [""], warn)
             yield OtherStore(str(source.driver), source.storage, source.in_use, taken)

@@ -148,8 +148,8 @@ KINDS: Final = {
     Code.SECOND_STORE: Kind(
         Severity.WARNING,
         "the engine shows one store at a time; what is in the other is out of sight and keeps its space",
-        "switch the engine to it (features.containerd-snapshotter in daemon.json), docker system prune --all,"
-        " switch back",
+        "switch the engine to it (features.containerd-snapshotter or storage-driver in daemon.json), docker system"
+        " prune --all, switch back",
     ),
 }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.dataroot import FakeRoot
 from tests.stores.offline import InProcess, Offline
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
@@ -251,3 +252,26 @@ def test_storage_of_podman_is_named(cli: InProcess, tmp_path: Path) -> None:
     for name in ("overlay", "overlay-images", "overlay-layers", "overlay-containers"):
         (tmp_path / "storage" / name).mkdir(parents=True)
     assert "Podman" in Offline(cli, tmp_path / "storage").fails("ls").message
+
+
+# -- beside another store ------------------------------------------------------------------------------------------
+
+
+def test_store_beside_overlay2_is_counted_by_itself(old: Offline) -> None:
+    """As on a host that was switched to overlay2: both are listed, and the space of the old one is its own."""
+    root = FakeRoot(old.path / "other")
+    root.container("web", root.image("app:1", [root.layer({"file": "x"})]))
+    for name in ("overlay2", "image/overlay2"):
+        (root.path / name).rename(old.path / name)
+    for container in (root.path / "containers").iterdir():
+        container.rename(old.path / "containers" / container.name)
+    shutil.rmtree(root.path)
+    assert old.names() == (["app:1", BUILT, LOADED], ["visitor", "web"])
+    assert [store["driver"] for store in old.json("ls")["stores"]] == ["overlay2", "overlay"]
+    (other,) = old.json("df")["other_stores"]
+    places = [str(old.path / name) for name in ("overlay", "image/overlay")]
+    du = subprocess.run(["du", "-s", "-c", "-B1", *places], capture_output=True, text=True, check=True)
+    assert (other["driver"], other["path"]) == ("overlay", places[0])
+    assert other["allocated_bytes"] == int(du.stdout.splitlines()[-1].split()[0])
+    assert old.json("container", "visitor")["source"]["driver"] == "overlay"
+    assert old.json("owner", directory(old, LOADED, 2).name)["directories"][0]["class"] == "image-layer"
