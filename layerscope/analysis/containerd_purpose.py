@@ -172,6 +172,10 @@ class ContainerdPurposes:
 
     # -- who keeps it ----------------------------------------------------------------------------------------
 
+    def purpose_of_root(self, root: Root) -> Purpose:
+        """The class of what nothing but this keeps."""
+        return _PURPOSES[self._sake(root)]
+
     def _sake(self, root: Root) -> _Sake:
         if root.kind is RootKind.IMAGE:
             return _Sake.IMAGE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -45,6 +45,10 @@ class PinKind(StrEnum):
     BUILD_CACHE = "build-cache"
     LAYER = "layer"
     """A layer on top of it that stays."""
+    BUILD_HISTORY = "build-history"
+    """What BuildKit tells of a past build, in containerd."""
+    LEASE = "lease"
+    """A lease, a label or another client of containerd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,18 @@ class PinnedLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptBlob:
+    """A blob of containerd that only images of the set lead to, and that stays nevertheless."""
+
+    digest: str
+    allocated_bytes: int
+    kind: PinKind
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
 class Removal:
-    """The answer: ``freed_bytes`` = ``layers_bytes`` + ``records_bytes``."""
+    """The answer: ``freed_bytes`` = ``layers_bytes`` + ``records_bytes`` + ``blobs_bytes``."""
 
     images: list[RemovedImage]
     layers: list[FreedLayer]
@@ -86,12 +100,17 @@ class Removal:
     layers_bytes: int
     """Directories in ``overlay2/``, with all that the driver keeps in them, and their short links."""
     records_bytes: int
-    """What layerdb and imagedb keep of the layers and images."""
+    """What layerdb and imagedb keep of the layers and images; in containerd, snapshots that are no layers: init
+    layers that the legacy builder left between them."""
     complete: bool
+    blobs: int = 0
+    """Of containerd, that go: manifests, configurations and packed layers."""
+    blobs_bytes: int = 0
+    kept_blobs: list[KeptBlob] = field(default_factory=list)
 
     @property
     def freed_bytes(self) -> int:
-        return self.layers_bytes + self.records_bytes
+        return self.layers_bytes + self.records_bytes + self.blobs_bytes
 
 
 def plan_removal(
@@ -101,10 +120,10 @@ def plan_removal(
 
     Raises LayerscopeError when something that may hold layers can't be read: then nothing exact can be said.
     """
-    images = _Images(store).remove(wanted)
+    images = RemovedImages(store).remove(wanted)
     gone = [item.record for item in images if item.outcome is Outcome.REMOVED]
     freed, pinned = _Layers(store, disk, warn).released(gone)
-    steps = _instructions([item.record for item in images])
+    steps = instructions([item.record for item in images])
     space = _Space(disk, warn, tick)
     layers = [FreedLayer(record, steps.get(record.chain_id), space.of_layer(record)) for record in freed]
     records_bytes = sum(space.of_record(record) for record in freed) + sum(space.of_image(image) for image in gone)
@@ -154,7 +173,8 @@ class _Space:
             return 0
 
 
-def _instructions(images: Sequence[ImageRecord]) -> dict[ChainId, str | None]:
+def instructions(images: Sequence[ImageRecord]) -> dict[ChainId, str | None]:
+    """The instruction that made each layer of these images."""
     found: dict[ChainId, str | None] = {}
     for image in images:
         chain = chain_ids(image.diff_ids)
@@ -164,7 +184,7 @@ def _instructions(images: Sequence[ImageRecord]) -> dict[ChainId, str | None]:
     return found
 
 
-class _Images:
+class RemovedImages:
     """Plays the removal of images through."""
 
     def __init__(self, store: Store) -> None:

@@ -109,6 +109,11 @@ Compare = Callable[[ChainId, ChainId], tuple[bool | None, tuple[str, ...], str |
 """Compares two layers by their tar-splits: same files, differing attributes, a differing path."""
 
 
+def cannot_compare(_one: ChainId, _other: ChainId) -> tuple[bool | None, tuple[str, ...], str | None]:
+    """For a store that keeps no tar-splits: whether the files are the same is not told."""
+    return None, (), None
+
+
 def find_reuse(
     store: Store, images: Sequence[ImageRecord], everything: Sequence[ImageRecord], compare: Compare, warn: Warn
 ) -> Reuse:

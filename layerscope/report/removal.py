@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from layerscope.analysis.removal import Outcome, PinKind, PinnedLayer, Removal, RemovedImage
+from layerscope.analysis.removal import KeptBlob, Outcome, PinKind, PinnedLayer, Removal, RemovedImage
 from layerscope.model import short_id
 from layerscope.report import shapes
 from layerscope.report.document import Document
@@ -30,16 +30,26 @@ def removal_table(found: Removal, names: list[str], style: Style) -> str:
             for item in found.pinned
         ]
         parts += ["", fit_last(pinned, ["KEPT LAYER", "RECORDED", "KEPT BY"], {1}, style)]
+    if found.kept_blobs:
+        kept = [[style.id(item.digest), style.size(item.allocated_bytes), _pin(item)] for item in found.kept_blobs]
+        parts += ["", fit_last(kept, ["KEPT BLOB", "SIZE", "KEPT BY"], {1}, style)]
     exactly = "exactly" if found.complete else "at least (not all could be read)"
     parts += [
         "",
         f"Removing this set frees {exactly} {amount(found.freed_bytes)} bytes:"
         f" {amount(found.layers_bytes)} in {plural(len(found.layers), 'layer directory', 'layer directories')},"
-        f" {amount(found.records_bytes)} in their records.",
+        f" {_rest(found)}.",
     ]
     if any(item.outcome is Outcome.REMOVED for item in found.images):
         parts.append(f"  {printable(command(names))}")
     return "\n".join(parts)
+
+
+def _rest(found: Removal) -> str:
+    if not found.blobs:
+        return f"{amount(found.records_bytes)} in their records"
+    init = f", {amount(found.records_bytes)} in init layers between them" if found.records_bytes else ""
+    return f"{amount(found.blobs_bytes)} in {plural(found.blobs, 'blob')}{init}"
 
 
 def command(names: list[str]) -> str:
@@ -66,7 +76,7 @@ def _outcome(item: RemovedImage) -> str:
             return f"takes its name only: {kept}{more} was built on it"
 
 
-def _pin(item: PinnedLayer) -> str:
+def _pin(item: PinnedLayer | KeptBlob) -> str:
     match item.kind:
         case PinKind.CONTAINER:
             return f"container {printable(item.holder)} (docker rm)"
@@ -74,6 +84,10 @@ def _pin(item: PinnedLayer) -> str:
             return "build cache (docker builder prune --all)"
         case PinKind.LAYER:
             return f"layer {short_id(item.holder)} on top of it"
+        case PinKind.BUILD_HISTORY:
+            return "build history (docker buildx history rm)"
+        case PinKind.LEASE:
+            return f"lease {printable(item.holder)}"
 
 
 def removal_document(found: Removal, names: list[str]) -> Document:
@@ -91,6 +105,8 @@ def removal_document(found: Removal, names: list[str]) -> Document:
         "freed_bytes": found.freed_bytes,
         "layers_bytes": found.layers_bytes,
         "records_bytes": found.records_bytes,
+        "blobs_bytes": found.blobs_bytes,
+        "blobs": found.blobs,
         "complete": found.complete,
         "freed_layers": [
             {
@@ -112,6 +128,15 @@ def removal_document(found: Removal, names: list[str]) -> Document:
             }
             for item in found.pinned
         ],
+        "kept_blobs": [
+            {
+                "digest": item.digest,
+                "allocated_bytes": item.allocated_bytes,
+                "kind": item.kind,
+                "kept_by": printable(item.holder),
+            }
+            for item in found.kept_blobs
+        ],
         "command": printable(command(names)),
     }
 
@@ -128,14 +153,24 @@ def removal_schema() -> shapes.Schema:
                 asked=described(FLAG, "False: a nameless step that goes with an image."),
             )
         ),
-        freed_bytes=described(COUNT, "layers_bytes + records_bytes."),
-        layers_bytes=described(COUNT, "Allocated bytes of directories and links in overlay2/, each inode once."),
-        records_bytes=described(COUNT, "Allocated bytes of what layerdb and imagedb keep of them."),
+        freed_bytes=described(COUNT, "layers_bytes + records_bytes + blobs_bytes."),
+        layers_bytes=described(
+            COUNT, "Allocated bytes of directories and links in overlay2/, or of snapshots, each inode once."
+        ),
+        records_bytes=described(
+            COUNT, "Allocated bytes of what layerdb and imagedb keep of them, or of init layers between them."
+        ),
+        blobs_bytes=described(COUNT, "Allocated bytes of blobs of containerd."),
+        blobs=COUNT,
         complete=described(FLAG, "False when something could not be read: more is freed then."),
         freed_layers=listed(record(**layer, freed_bytes=COUNT), "Base first."),
         kept_layers=listed(
             record(**layer, recorded_bytes=nullable(COUNT), kind=one_of(PinKind), kept_by=TEXT),
             "Layers that no other image holds and that stay nevertheless.",
+        ),
+        kept_blobs=listed(
+            record(digest=DIGEST, allocated_bytes=COUNT, kind=one_of(PinKind), kept_by=TEXT),
+            "Blobs that no other image leads to and that stay nevertheless.",
         ),
         command=TEXT,
     )

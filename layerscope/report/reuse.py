@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from layerscope.analysis.reuse import Node, Reuse, Twice, TwiceReason
-from layerscope.model import ImageId, short_id
+from layerscope.model import ImageId, Source, short_id
 from layerscope.report.document import Document
 from layerscope.report.shapes import (
     COUNT,
@@ -22,7 +22,7 @@ from layerscope.report.shapes import (
 )
 from layerscope.report.style import Style
 from layerscope.report.table import bold_grid, fit_last
-from layerscope.report.text import instruction, plural, printable, shorten
+from layerscope.report.text import instruction, plural, printable, shorten, storage
 
 MOST_IN_MATRIX: Final = 8
 """Images in the table of shared bytes; with more only the tree says who shares what."""
@@ -30,6 +30,13 @@ MOST_TWICE: Final = 10
 LABEL: Final = 60
 LEAST_LABEL: Final = 12
 _ATTRIBUTES: Final = {"mode": "modes", "owner": "owners", "mtime": "times", "xattrs": "xattrs"}
+
+
+def reuse_tables(found: Sequence[tuple[Source, Reuse]], style: Style) -> str:
+    """A table for each store, headed by where it is where there are several."""
+    if len(found) == 1:
+        return reuse_table(found[0][1], style)
+    return "\n\n".join(f"{'Storage':<10} {storage(source)}\n\n{reuse_table(one, style)}" for source, one in found)
 
 
 def reuse_table(found: Reuse, style: Style) -> str:
@@ -139,10 +146,25 @@ def _why(item: Twice) -> str:
 # -- JSON -----------------------------------------------------------------------------------------------------
 
 
-def reuse_document(found: Reuse) -> Document:
+def reuse_documents(found: Sequence[tuple[Source, Reuse]]) -> Document:
+    """One document of all stores, the one in use first: no image and no layer is in two of them."""
+    documents = [_document(source, one) for source, one in found]
+    return {
+        "images": [item for one in documents for item in one["images"]],
+        "pairs": None
+        if any(one["pairs"] is None for one in documents)
+        else [item for one in documents for item in one["pairs"]],
+        "layers": [item for one in documents for item in one["layers"]],
+        "not_shared": [item for one in documents for item in one["not_shared"]],
+        "removal": None,
+    }
+
+
+def _document(source: Source, found: Reuse) -> Document:
     return {
         "images": [
             {
+                "driver": source.driver,
                 "id": image.record.id,
                 "references": list(image.record.references),
                 "layers": len(image.record.diff_ids),
@@ -160,6 +182,7 @@ def reuse_document(found: Reuse) -> Document:
         ],
         "layers": [
             {
+                "driver": source.driver,
                 "chain_id": node.chain_id,
                 "parent": node.parent.chain_id if node.parent is not None else None,
                 "diff_id": node.diff_id,
@@ -184,7 +207,6 @@ def reuse_document(found: Reuse) -> Document:
             }
             for item in found.twice
         ],
-        "removal": None,
     }
 
 
@@ -198,7 +220,9 @@ def nodes_of(found: Reuse) -> Iterator[Node]:
 
 
 def reuse_schema(removal: Schema) -> Schema:
+    driver = described(nullable(TEXT), "Of the store that has it.")
     image = record(
+        driver=driver,
         id=DIGEST,
         references=listed(TEXT),
         layers=COUNT,
@@ -207,10 +231,13 @@ def reuse_schema(removal: Schema) -> Schema:
         unique_bytes=nullable(COUNT),
     )
     layer = record(
+        driver=driver,
         chain_id=DIGEST,
         parent=nullable(DIGEST),
         diff_id=DIGEST,
-        cache_id=described(nullable(TEXT), "Name of the directory in overlay2/."),
+        cache_id=described(
+            nullable(TEXT), "Name of the directory in overlay2/, or in the snapshotter's snapshots/."
+        ),
         created_by=nullable(TEXT),
         size_bytes=nullable(COUNT),
         images=listed(DIGEST, "The images asked about that hold it."),

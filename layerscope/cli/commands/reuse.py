@@ -13,6 +13,8 @@ from layerscope.errors import UsageError
 from layerscope.model import TargetKind
 
 if TYPE_CHECKING:
+    from layerscope.analysis.reuse import Reuse
+    from layerscope.stores.base import Store
     from layerscope.stores.images import ImageRecord
 
 PANEL: Final = "Host"
@@ -45,24 +47,38 @@ def reuse(
 
 
 def _show(session: Session, names: list[str]) -> None:
-    from layerscope.analysis.reuse import find_reuse
-    from layerscope.analysis.same_files import FileComparer
     from layerscope.report import reuse as report
-    from layerscope.stores.disk import classic_disk
-    from layerscope.stores.images import build_steps
 
-    everything = session.store.images()
-    steps = build_steps(everything)
-    images = [_image(session, name) for name in names] or [image for image in everything if image.id not in steps]
-    images = sorted({image.id: image for image in images}.values(), key=lambda i: (not i.references, i.name))
-    compare = FileComparer(classic_disk(session.store))
-    found = find_reuse(session.store, images, everything, compare, session.cautions)
+    named = [_image(session, name) for name in names]
+    found = [
+        (part.source, _of_part(session, part, [image for image in named if image in part.images()]))
+        for part in session.store.parts
+        if not named or any(image in part.images() for image in named)
+    ]
     if session.format in (Format.DOT, Format.MERMAID):
-        text = report.reuse_dot(found) if session.format is Format.DOT else report.reuse_mermaid(found)
+        _, first = found[0]  # one graph, one store
+        text = report.reuse_dot(first) if session.format is Format.DOT else report.reuse_mermaid(first)
         with session.output() as stream:
             stream.write(text.encode("utf-8", "backslashreplace") + b"\n")
         return
-    session.answer(lambda: report.reuse_table(found, session.style), lambda: report.reuse_document(found))
+    session.answer(lambda: report.reuse_tables(found, session.style), lambda: report.reuse_documents(found))
+
+
+def _of_part(session: Session, part: Store, named: list[ImageRecord]) -> Reuse:
+    """What the images of one store share, those that were named or all."""
+    from layerscope.analysis.reuse import cannot_compare, find_reuse
+    from layerscope.analysis.same_files import FileComparer
+    from layerscope.stores.classic import ClassicStore
+    from layerscope.stores.docker_api import DockerApiStore
+    from layerscope.stores.images import build_steps
+
+    everything = list(part.images())
+    steps = build_steps(everything)
+    images = named or [image for image in everything if image.id not in steps]
+    images = sorted({image.id: image for image in images}.values(), key=lambda i: (not i.references, i.name))
+    disk = part.disk if isinstance(part, DockerApiStore) else part
+    compare = FileComparer(disk) if isinstance(disk, ClassicStore) else cannot_compare
+    return find_reuse(part, images, everything, compare, session.cautions)
 
 
 def _image(session: Session, name: str) -> ImageRecord:
@@ -75,13 +91,23 @@ def _image(session: Session, name: str) -> ImageRecord:
 
 
 def _remove(session: Session, names: list[str]) -> None:
+    from layerscope.analysis.containerd_removal import plan_containerd_removal
     from layerscope.analysis.removal import plan_removal
     from layerscope.report.removal import removal_document, removal_table
+    from layerscope.stores.containerd import ContainerdStore
     from layerscope.stores.disk import overlay2_disk
+    from layerscope.stores.docker_api import DockerApiStore
 
     wanted = [(_image(session, name), name.removeprefix("image:")) for name in names]
-    disk = overlay2_disk(session.store)
-    found = plan_removal(session.store, disk, wanted, session.cautions, session.progress)
+    holders = [part for part in session.store.parts if any(image in part.images() for image, _ in wanted)]
+    if len(holders) > 1:
+        raise UsageError("the images are in two stores", "ask for those of each store alone")
+    part = holders[0]
+    disk = part.disk if isinstance(part, DockerApiStore) else part
+    if isinstance(disk, ContainerdStore):
+        found = plan_containerd_removal(part, disk, wanted, session.cautions, session.progress)
+    else:
+        found = plan_removal(part, overlay2_disk(part), wanted, session.cautions, session.progress)
     plain = [text for _, text in wanted]
     session.answer(
         lambda: removal_table(found, plain, session.style),
