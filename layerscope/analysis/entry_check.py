@@ -24,7 +24,7 @@ from layerscope.analysis.attributes import (
     same_attributes,
 )
 from layerscope.analysis.tar_names import TarNames, tar_path
-from layerscope.model import XattrFamily
+from layerscope.model import Accumulated, XattrFamily
 from layerscope.overlay.entry import Entry, Kind, kind_of
 from layerscope.overlay.markers import UNREADABLE
 from layerscope.overlay.tree import Directory
@@ -80,6 +80,10 @@ class Expectations:
     """Whether all xattrs come from the tar: the engine unpacked the layer. Else it made the tar."""
     devices: bool
     """Whether the engine could make device nodes; a rootless one can't."""
+    more: Accumulated | None = None
+    """For a layer whose directory holds the layers below, too."""
+    lower: str | None = None
+    """For such an upper directory: the tree that it is mounted over."""
 
 
 class EntryCheck:
@@ -88,7 +92,7 @@ class EntryCheck:
     def __init__(self, diff_dir: str, expectations: Expectations, findings: Findings) -> None:
         self.expectations = expectations
         self.findings = findings
-        self.names = TarNames(diff_dir, expectations.family)
+        self.names = TarNames(diff_dir, expectations.family, expectations.more, expectations.lower)
         self._inside: Directory | None = None
         self._renamed: list[str] = []
         """Directories that a build renamed, which take an engine that mounts with ``redirect_dir=on``."""
@@ -172,9 +176,17 @@ class EntryCheck:
         self.findings.add([Difference(path, problem, expected, found)])
 
     def _compare_whiteout(self, directory: Directory, name: str, path: str) -> None:
-        entry = directory.get(name)
+        more = self.expectations.more
+        try:
+            entry = directory.get(name)
+        except OSError as error:
+            if more is None or error.errno not in GONE:
+                raise
+            entry = None  # with all of its directory
         self._inside = None  # it leaves the directory that we worked in
-        if entry is None:
+        if more is not None and entry is None:
+            self.names.deleted.add(path)  # it is gone without a mark
+        elif entry is None:
             self._differ(path, Problem.MISSING, Kind.WHITEOUT, None)
         elif entry.kind is not Kind.WHITEOUT:
             self._differ(path, Problem.KIND, Kind.WHITEOUT, entry.kind)
@@ -222,6 +234,9 @@ class EntryCheck:
         """Compare what only shows at the end: attributes of hard links, opaque directories, extra files."""
         for path, header, stat in self._linked.values():
             self.findings.add(differing_attributes(path, header, stat, self.expectations.owners))
+        if self.expectations.more is not None:
+            self._finish_accumulated()
+            return
         opaque = self.expectations.family + "opaque"
         for path in self.names.not_opaque():
             self._differ(path, Problem.XATTR, f"{opaque}=y", None)
@@ -230,6 +245,15 @@ class EntryCheck:
                 self._differ(unexpected.path, Problem.XATTR, None, f"{opaque}=y")
             else:
                 self._differ(unexpected.path, Problem.EXTRA, None, _description(unexpected.entry))
+
+    def _finish_accumulated(self) -> None:
+        """What only shows beside the directory that this one began as. Marks of opaque directories are not kept."""
+        for unexpected in self.names.unexpected_beside(self.findings.unsettle):
+            entry = unexpected.entry
+            if entry is not None and entry.kind is Kind.WHITEOUT:
+                self._differ(unexpected.path, Problem.MISSING, "what the layer below has", None)
+            elif entry is not None:
+                self._differ(unexpected.path, Problem.EXTRA, None, _description(entry))
 
 
 def _xattrs(name: str) -> dict[str, bytes]:

@@ -9,10 +9,13 @@ import errno
 import os
 import posixpath
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final, NamedTuple
 
-from layerscope.model import XattrFamily
-from layerscope.overlay.entry import Entry
+from layerscope.analysis.compare import stat_different
+from layerscope.model import Accumulated, XattrFamily
+from layerscope.overlay.accumulated import AccumulatedTree
+from layerscope.overlay.entry import Entry, Kind
 from layerscope.overlay.markers import read_xattr
 from layerscope.overlay.tree import Directory, LayerTree
 
@@ -66,8 +69,15 @@ class Unexpected(NamedTuple):
 class TarNames:
     """Collects the names of a tar, and finds what else is on disk."""
 
-    def __init__(self, diff_dir: str, family: XattrFamily) -> None:
+    def __init__(
+        self, diff_dir: str, family: XattrFamily, more: Accumulated | None = None, lower: str | None = None
+    ) -> None:
+        """``more`` and ``lower`` are those of a ``LayerDirectory``."""
         self.family = family
+        self._lower = LayerTree(lower, family) if lower is not None else None
+        self.beside = AccumulatedTree(diff_dir, family, more) if more is not None else None
+        self.deleted: set[str] = set()
+        """Paths that the tar deletes, and of which the disk keeps no mark."""
         self.root = LayerTree(diff_dir, family).root()
         self.opaque: set[str] = set()
         """The directories that the tar makes opaque."""
@@ -119,6 +129,52 @@ class TarNames:
                     entry = directory.get(name)
                     if entry is not None:
                         yield Unexpected(f"{path}/{name}" if path else name, entry)
+
+    def unexpected_beside(self, unsettle: Callable[[str], None]) -> Iterator[Unexpected]:
+        """The same where the directory holds the layers below, too: what differs from those and is not in the tar.
+
+        A whiteout is what is gone; only of a whole tree can that be told.
+        """
+        assert self.beside is not None
+        pending = [self.beside.root()]
+        while pending:
+            directory = pending.pop()
+            folder = self._folders.get(directory.path)
+            names = folder.names if folder is not None else set[str]()
+            try:
+                content = directory.content()
+            except OSError as error:
+                unsettle(f"{directory.path!r} can't be read: {error.strerror}")
+                continue
+            for entry in chain(*content):
+                path = f"{directory.path}/{entry.name}".lstrip("/")
+                known = entry.name in names
+                if entry.is_directory:
+                    below = directory.sub(entry.name)
+                    pending.append(below)
+                    known = known or below.began_before()
+                elif entry.kind is Kind.WHITEOUT:
+                    known = known or not self.beside.more.is_tree or self._is_emptied(directory.path)
+                if not known and not self._is_copy(directory.path, entry):
+                    yield Unexpected(path, entry)
+
+    def _is_copy(self, directory: str, entry: Entry) -> bool:
+        """Whether overlayfs copied a name up and nothing in it changed that an engine would see."""
+        if self._lower is None:
+            return False
+        try:
+            other = self._lower.directory(directory).get(entry.name)
+        except OSError:
+            return False
+        return other is not None and other.kind is entry.kind and not stat_different(other, entry)
+
+    def _is_emptied(self, path: str) -> bool:
+        """Whether the tar empties a directory, or one above it."""
+        while path not in self.opaque and path not in self.deleted:
+            if not path:
+                return False
+            path = path.rpartition("/")[0]
+        return True
 
     def not_opaque(self) -> Iterator[str]:
         """The directories that the tar makes opaque and that are not so on disk."""

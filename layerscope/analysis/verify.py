@@ -33,9 +33,9 @@ from layerscope.model import (
 )
 from layerscope.overlay.content import open_content
 from layerscope.overlay.walk import Walker
+from layerscope.stores.classic import ClassicStore, LayerDirectory
 from layerscope.stores.images import ImageRecord, chain_ids
 from layerscope.stores.layerdb import LayerRecord
-from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 from layerscope.stores.stacks import layer_users
 from layerscope.stores.tarsplit import read_tar_split
 from layerscope.workers import run, usable_cores
@@ -88,8 +88,12 @@ class _Task:
 
     record: LayerRecord
     diff_id: DiffId
-    diff_dir: str
+    directory: LayerDirectory
     owners: Owners
+
+    @property
+    def diff_dir(self) -> str:
+        return self.directory.path
 
 
 def layers_of(images: Iterable[ImageRecord]) -> dict[ChainId, DiffId]:
@@ -101,7 +105,7 @@ def layers_of(images: Iterable[ImageRecord]) -> dict[ChainId, DiffId]:
 
 
 def verify(
-    disk: Overlay2Store,
+    disk: ClassicStore,
     layers: dict[ChainId, DiffId | None],
     images: Iterable[ImageRecord],
     *,
@@ -154,7 +158,7 @@ def _instructions(images: Iterable[ImageRecord]) -> dict[ChainId, str | None]:
     return found
 
 
-def _prepare(disk: Overlay2Store, chain_id: ChainId, diff_id: DiffId | None) -> _Task | VerifiedLayer:
+def _prepare(disk: ClassicStore, chain_id: ChainId, diff_id: DiffId | None) -> _Task | VerifiedLayer:
     """Find a layer on disk; what can't be found has its answer already."""
     try:
         record = disk.layerdb.layer(chain_id)
@@ -165,14 +169,14 @@ def _prepare(disk: Overlay2Store, chain_id: ChainId, diff_id: DiffId | None) -> 
         return VerifiedLayer(chain_id, diff_id, Verdict.UNVERIFIABLE, reasons=(reason,))
     diff_id = diff_id or record.diff_id
     try:
-        return _Task(record, diff_id, disk.directories.diff_dir(record.cache_id), _owners(disk, record.cache_id))
+        return _Task(record, diff_id, disk.layer_directory(record), _owners(disk, record.cache_id))
     except StoragePermissionError as error:
         return VerifiedLayer(chain_id, diff_id, Verdict.UNVERIFIABLE, record.cache_id, (error.message,))
     except CorruptStoreError as error:
         return VerifiedLayer(chain_id, diff_id, Verdict.DIFFERS, record.cache_id, (error.message,))
 
 
-def _owners(disk: Overlay2Store, cache_id: CacheId) -> Owners:
+def _owners(disk: ClassicStore, cache_id: CacheId) -> Owners:
     """How owners of a tar appear below this data root.
 
     An engine with ``userns-remap`` names its data root after the ids that stand for root. Where another id than 0
@@ -182,19 +186,21 @@ def _owners(disk: Overlay2Store, cache_id: CacheId) -> Owners:
     if match is not None:
         return Owners((int(match[1]), int(match[2])))
     try:
-        stat = os.lstat(disk.root.join(DRIVER, cache_id))
+        stat = os.lstat(disk.root.join(disk.driver, cache_id))
     except OSError:
         return Owners(None)
     return Owners((0, 0) if stat.st_uid == stat.st_gid == 0 else None)
 
 
-def _check(disk: Overlay2Store, content: bool, tick: Tick, task: _Task) -> VerifiedLayer:
+def _check(disk: ClassicStore, content: bool, tick: Tick, task: _Task) -> VerifiedLayer:
     record = task.record
     expectations = Expectations(
         family=disk.options.xattrs,
         owners=task.owners,
         all_xattrs=_UNPACKED.fullmatch(record.cache_id) is not None,
         devices=disk.options.xattrs is XattrFamily.TRUSTED,
+        more=task.directory.more,
+        lower=task.directory.lower,
     )
     place = disk.layerdb.place(record.chain_id)
     answer = VerifiedLayer(record.chain_id, task.diff_id, Verdict.UNVERIFIABLE, record.cache_id)
@@ -235,12 +241,12 @@ def _check(disk: Overlay2Store, content: bool, tick: Tick, task: _Task) -> Verif
     )
 
 
-def _below(disk: Overlay2Store, record: LayerRecord) -> Callable[[str], int]:
+def _below(disk: ClassicStore, record: LayerRecord) -> Callable[[str], int]:
     """Opens files of which the layer holds only attributes: as a mount of the layers up to it shows them."""
 
     def open_file(path: str) -> int:
         layers = [
-            Layer(index, Role.IMAGE, disk.directories.diff_dir(below.cache_id))
+            Layer(index, Role.IMAGE, disk.layer_directory(below).path)
             for index, below in enumerate(disk.layerdb.chain(record.chain_id))
         ]
         walker = Walker(Stack(tuple(layers), replace(disk.options, metacopy=True)))

@@ -40,8 +40,8 @@ class AccumulatedTree(LayerTree):
         self.differing: dict[str, bool] = {}
         """By path, for directories that both have: whether anything below differs."""
 
-    def root(self) -> _ComparedDirectory:
-        return _ComparedDirectory(self, "", None)
+    def root(self) -> ComparedDirectory:
+        return ComparedDirectory(self, "", None)
 
 
 def lost_links(path: str, below: str) -> bool:
@@ -70,21 +70,21 @@ def lost_links(path: str, below: str) -> bool:
     return alike
 
 
-class _ComparedDirectory(Directory):
+class ComparedDirectory(Directory):
     """One directory of such a tree, beside the one that it began as."""
 
     __slots__ = ("_below", "_is_paired")
 
     tree: AccumulatedTree
-    parent: _ComparedDirectory | None
+    parent: ComparedDirectory | None
 
-    def __init__(self, tree: AccumulatedTree, path: str, parent: _ComparedDirectory | None) -> None:
+    def __init__(self, tree: AccumulatedTree, path: str, parent: ComparedDirectory | None) -> None:
         super().__init__(tree, path, parent)
         self._below: Directory | None = None
         self._is_paired = False
 
-    def sub(self, name: str) -> _ComparedDirectory:
-        return _ComparedDirectory(self.tree, f"{self.path}/{name}" if self.path else name, self)
+    def sub(self, name: str) -> ComparedDirectory:
+        return ComparedDirectory(self.tree, f"{self.path}/{name}" if self.path else name, self)
 
     def content(self) -> Content:
         own, lower = self._listed()
@@ -105,12 +105,16 @@ class _ComparedDirectory(Directory):
         below = self._before()
         return self._own_part(name, self._one(self, name), self._one(below, name) if below is not None else None)
 
+    def began_before(self) -> bool:
+        """Whether it is not this layer that made the directory. Raises OSError."""
+        return self._before() is not None
+
     # -- what it began as ------------------------------------------------------------------------------------
 
     def _before(self) -> Directory | None:
         """The directory that this one began as a copy of; None where the layer made it. Raises OSError."""
-        unpaired: list[_ComparedDirectory] = []
-        directory: _ComparedDirectory | None = self
+        unpaired: list[ComparedDirectory] = []
+        directory: ComparedDirectory | None = self
         while directory is not None and not directory._is_paired:
             unpaired.append(directory)
             directory = directory.parent
@@ -232,8 +236,8 @@ class _ComparedDirectory(Directory):
     def _differs(self) -> bool:
         """Whether anything below this directory differs, however deep; each is looked into once."""
         known = self.tree.differing
-        way: list[tuple[_ComparedDirectory, list[_ComparedDirectory]]] = []
-        entering: _ComparedDirectory | None = self
+        way: list[tuple[ComparedDirectory, list[ComparedDirectory]]] = []
+        entering: ComparedDirectory | None = self
         while self.path not in known:
             if entering is not None:
                 shared = None if known.get(entering.path) else entering._shared()
@@ -250,7 +254,7 @@ class _ComparedDirectory(Directory):
                 way.pop()
         return known[self.path]
 
-    def _shared(self) -> list[_ComparedDirectory] | None:
+    def _shared(self) -> list[ComparedDirectory] | None:
         """The directories in it that it began with; None when anything else in it differs."""
         if self._before() is None:
             return None

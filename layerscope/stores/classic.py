@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Self
 
 from layerscope.errors import CorruptStoreError
-from layerscope.model import CacheId, OverlayOptions, Role, Source, Target, Warn
+from layerscope.model import Accumulated, CacheId, OverlayOptions, Role, Source, Target, Warn
 from layerscope.stores import records, stacks
 from layerscope.stores.containers import ContainerDb, ContainerRecord
 from layerscope.stores.images import ImageDb, ImageRecord, chain_ids
@@ -22,6 +22,16 @@ from layerscope.stores.records import BrokenRecord, DataRoot
 from layerscope.stores.stacks import Place
 
 ENGINE_DATA: Final = "the engine's GraphDriver data"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDirectory:
+    """Where the content of an image's layer is, and what of it is not the layer's."""
+
+    path: str
+    more: Accumulated | None = None
+    lower: str | None = None
+    """The tree that it is mounted over, for an upper directory that may hold copies from there."""
 
 
 class ClassicStore(ABC):
@@ -58,6 +68,10 @@ class ClassicStore(ABC):
 
         ``expected`` is the chain as layerdb has it; ``seen`` what the engine named as ``told_by_engine`` reads it.
         """
+
+    @abstractmethod
+    def layer_directory(self, record: LayerRecord) -> LayerDirectory:
+        """Where the content of an image's layer is. Raises CorruptStoreError."""
 
     @abstractmethod
     def told_by_engine(self, data: Mapping[str, str]) -> list[CacheId] | None:

@@ -15,7 +15,7 @@ from layerscope.errors import CorruptStoreError
 from layerscope.model import Accumulated, CacheId, Caution, OverlayOptions, Role, Sameness, Warn
 from layerscope.overlay.accumulated import lost_links
 from layerscope.stores import records
-from layerscope.stores.classic import ENGINE_DATA, ClassicStore
+from layerscope.stores.classic import ENGINE_DATA, ClassicStore, LayerDirectory
 from layerscope.stores.layerdb import LayerRecord
 from layerscope.stores.records import DataRoot
 from layerscope.stores.stacks import Place
@@ -81,6 +81,16 @@ class OverlayStore(ClassicStore):
             self.compare(name, ENGINE_DATA, seen, "the disk", mounted)
         return found
 
+    def layer_directory(self, record: LayerRecord) -> LayerDirectory:
+        directory = self._directory(record.cache_id)
+        parent = self.layerdb.layer(record.parent) if record.parent is not None else None
+        below = self._directory(parent.cache_id) if parent is not None else None
+        more = self._accumulated(directory, below)
+        if directory.is_tree:
+            return LayerDirectory(directory.path, more)
+        lower = self._directory(self._lower_id(record.cache_id)).path
+        return LayerDirectory(directory.path, more or Accumulated(lower, Sameness.COPY, is_tree=False), lower)
+
     def told_by_engine(self, data: Mapping[str, str]) -> list[CacheId] | None:
         """As ``ClassicStore.told_by_engine``: a whole tree alone, or one and the upper directory over it."""
         tree, upper, lower = data.get("RootDir"), data.get("UpperDir"), data.get("LowerDir")
@@ -100,14 +110,18 @@ class OverlayStore(ClassicStore):
         )
 
     def _check_lower(self, name: str, cache_id: CacheId, tree: _Directory | None) -> None:
+        told = self._lower_id(cache_id)
+        lower = [tree.cache_id] if tree is not None else []
+        self.compare(name, "layerdb", lower, f"{self.root.join(DRIVER, cache_id, LOWER_ID)}", [told])
+
+    def _lower_id(self, cache_id: CacheId) -> CacheId:
         told = records.cache_id(self.root.text(DRIVER, cache_id, LOWER_ID))
         if told is None:
             raise CorruptStoreError(
                 f"{self.root.join(DRIVER, cache_id, LOWER_ID)} is missing or names no directory of {DRIVER}",
                 "the record is damaged; the engine can't mount this layer either",
             )
-        lower = [tree.cache_id] if tree is not None else []
-        self.compare(name, "layerdb", lower, f"{self.root.join(DRIVER, cache_id, LOWER_ID)}", [told])
+        return told
 
     def _accumulated(self, directory: _Directory, below: _Directory | None) -> Accumulated | None:
         if directory.is_tree:

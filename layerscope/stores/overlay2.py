@@ -15,7 +15,7 @@ from typing import Final
 from layerscope.errors import CorruptStoreError
 from layerscope.model import CacheId, Caution, LinkId, OverlayOptions, Role, Warn
 from layerscope.stores import records
-from layerscope.stores.classic import ENGINE_DATA, ClassicStore
+from layerscope.stores.classic import ENGINE_DATA, ClassicStore, LayerDirectory
 from layerscope.stores.layerdb import LayerRecord
 from layerscope.stores.records import DataRoot
 from layerscope.stores.stacks import Place
@@ -136,6 +136,9 @@ class Overlay2Store(ClassicStore):
             )
             for cache_id in chain
         ]
+
+    def layer_directory(self, record: LayerRecord) -> LayerDirectory:
+        return LayerDirectory(self.directories.diff_dir(record.cache_id))
 
     def told_by_engine(self, data: Mapping[str, str]) -> list[CacheId] | None:
         upper, lower = data.get("UpperDir"), data.get("LowerDir")

@@ -205,6 +205,13 @@ def test_image_without_layers(old: Engine, there: Cli) -> None:
     old.remove(container)
 
 
+def test_every_layer_is_verified(old: Engine, there: Cli) -> None:
+    """Trees that were unpacked from a tar, those of the old builder, and BuildKit's upper directories."""
+    layers = there.ok("verify", "--all", "--json").json["layers"]
+    assert {layer["verdict"] for layer in layers} == {"ok"}
+    assert len(layers) > 50
+
+
 # -- with and without the engine -------------------------------------------------------------------------------
 
 COMMANDS = [

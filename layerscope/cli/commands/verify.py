@@ -49,13 +49,13 @@ def verify(
     from layerscope.analysis.verify import Verdict
     from layerscope.analysis.verify import verify as verify_layers
     from layerscope.report.verify import verify_document, verify_table
-    from layerscope.stores.disk import overlay2_disk
+    from layerscope.stores.disk import classic_disk
 
     if everything == bool(targets):
         raise UsageError(
             "name images or containers, or give --all", "layerscope verify IMAGE, layerscope verify --all"
         )
-    disk = overlay2_disk(session.store)
+    disk = classic_disk(session.store)
     layers = _all_layers(session) if everything else _layers_of(session, targets or [])
     found = verify_layers(
         disk,
@@ -77,10 +77,13 @@ def verify(
 def _all_layers(session: Session) -> dict[ChainId, DiffId | None]:
     """Every layer of every image, then those in layerdb that no image holds."""
     from layerscope.analysis.verify import layers_of
-    from layerscope.stores.disk import overlay2_disk
+    from layerscope.stores.disk import classic_disk
 
-    layers: dict[ChainId, DiffId | None] = dict(layers_of(session.store.images()))
-    for chain_id in overlay2_disk(session.store).layerdb.all():
+    disk = classic_disk(session.store)
+    own = {image.id for image in disk.images()}
+    images = [image for image in session.store.images() if image.id in own]
+    layers: dict[ChainId, DiffId | None] = dict(layers_of(images))
+    for chain_id in disk.layerdb.all():
         layers.setdefault(chain_id, None)
     return layers
 
@@ -88,7 +91,7 @@ def _all_layers(session: Session) -> dict[ChainId, DiffId | None]:
 def _layers_of(session: Session, names: list[str]) -> dict[ChainId, DiffId | None]:
     from layerscope.analysis.verify import layers_of
     from layerscope.stores.base import find_record
-    from layerscope.stores.disk import overlay2_disk
+    from layerscope.stores.disk import classic_disk
     from layerscope.stores.images import ImageRecord
 
     layers: dict[ChainId, DiffId | None] = {}
@@ -100,7 +103,7 @@ def _layers_of(session: Session, names: list[str]) -> dict[ChainId, DiffId | Non
         message = f"the container {found.name}'s own layers are not verified: nothing records what is in them"
         session.cautions(Caution("own-layers-not-verified", None, message))
         mount = session.store.container_mount(found)
-        chain = overlay2_disk(session.store).layerdb.chain(mount.parent) if mount.parent is not None else []
+        chain = classic_disk(session.store).layerdb.chain(mount.parent) if mount.parent is not None else []
         for layer in chain:
             layers.setdefault(layer.chain_id, None)
     return layers
