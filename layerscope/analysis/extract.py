@@ -7,16 +7,17 @@ left out unless asked for, and set-user-id bits are dropped unless owners are ke
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat as st
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import IO, Final
 
 from layerscope.errors import OutputError
 from layerscope.model import Caution, Tick, Warn, ignore, no_tick
-from layerscope.overlay.content import open_content, read_target
+from layerscope.overlay.content import open_content, read_chunks, read_target
 from layerscope.overlay.entry import Kind
 from layerscope.overlay.resolve import PathVersions, Version
 from layerscope.overlay.walk import Walker, descend
@@ -165,7 +166,7 @@ class _Job:
         fd = os.open(name, WRITE_FLAGS, 0o600, dir_fd=parent)
         try:
             with open_content(versions, version, self.walker.data_trees) as content:
-                copy_sparse(content.fileno(), fd)
+                copy_content(content, fd)
             self._finish(fd, version.entry.stat)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -211,6 +212,22 @@ def _times(stat: os.stat_result) -> tuple[int, int]:
     return (stat.st_atime_ns, stat.st_mtime_ns)
 
 
+def copy_content(content: IO[bytes], target: int) -> None:
+    """Copy a version's content: its holes as holes where it lies in a file of its own."""
+    try:
+        source = content.fileno()
+    except io.UnsupportedOperation:
+        for chunk in read_chunks(content):
+            _write(target, chunk)
+    else:
+        copy_sparse(source, target)
+
+
+def _write(target: int, chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(target, chunk) :]
+
+
 def copy_sparse(source: int, target: int) -> None:
     """Copy a file's content, its holes as holes: a forged file may be far larger than any disk."""
     size = os.fstat(source).st_size
@@ -230,7 +247,6 @@ def copy_sparse(source: int, target: int) -> None:
             if not chunk:
                 break
             start += len(chunk)
-            while chunk:
-                chunk = chunk[os.write(target, chunk) :]
+            _write(target, chunk)
         position = max(end, position + 1)
     os.ftruncate(target, size)

@@ -17,6 +17,11 @@ class OpenFile(Protocol):
         """Its descriptor; None for a file in a tar."""
         ...
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether any part is read for no more than its own bytes."""
+        ...
+
     def state(self) -> tuple[int, int]:
         """Its size and a time that changes when it does."""
         ...
@@ -37,6 +42,8 @@ class OpenFile(Protocol):
 class DiskFile:
     """A file by its descriptor, which is somebody else's to close."""
 
+    is_cheap = True
+
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
@@ -55,12 +62,13 @@ class DiskFile:
 
 
 class TarFile:
-    """A file that is a part of a layer's tar."""
+    """A file that is a part of a layer's tar, or was read from it already."""
 
     fd = None
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part | Held) -> None:
         self._part = part
+        self.is_cheap = part.is_cheap
 
     def state(self) -> tuple[int, int]:
         return self._part.size_bytes, 0
@@ -77,10 +85,23 @@ class TarFile:
         return io.BufferedReader(_Raw(self._part), 64 << 10)
 
 
+class Held:
+    """Bytes in memory, to read like a part of a tar."""
+
+    is_cheap = True
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.size_bytes = len(content)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return self._content[offset : offset + size]
+
+
 class _Raw(io.RawIOBase):
     """A part as a file object."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part | Held) -> None:
         self._part = part
         self._at = 0
 

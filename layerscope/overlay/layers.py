@@ -20,6 +20,15 @@ class Tree(Protocol):
         """Where it lies, for people."""
         ...
 
+    @property
+    def is_cheap(self) -> bool:
+        """Whether any file can be read for no more than its own bytes; else their order matters."""
+        ...
+
+    def order(self, entry: Entry) -> int:
+        """Where a file stands in the order in which files are best read."""
+        ...
+
     def root(self) -> Directory: ...
 
     def directory(self, path: str) -> Directory:

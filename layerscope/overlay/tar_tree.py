@@ -26,6 +26,11 @@ class TarTree:
         self.layer = layer
         self.path = layer.place
         self.family = family
+        self.is_cheap = layer.plain.is_cheap
+
+    def order(self, entry: Entry) -> int:
+        """Where a file's content begins in the tar."""
+        return self.layer.index.offsets[entry.stat.st_ino]
 
     def root(self) -> TarDirectory:
         return TarDirectory(self, "", None)

@@ -88,10 +88,16 @@ class Content(NamedTuple):
 class LayerTree:
     """The content of one layer directory."""
 
+    is_cheap = True
+
     def __init__(self, path: str, family: XattrFamily, *, pool: OpenDirectories | None = None) -> None:
         self.path = os.path.abspath(path)
         self.family = family
         self.pool = pool or OpenDirectories()
+
+    def order(self, _entry: Entry) -> int:
+        """All the same: no order is better than another."""
+        return 0
 
     def root(self) -> Directory:
         return Directory(self, "", None)

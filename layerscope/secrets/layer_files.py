@@ -21,6 +21,8 @@ class LayerFile(NamedTuple):
     size_bytes: int
     others: tuple[str, ...] = ()
     """Paths of its other names (hard links) in the layer, sorted."""
+    order: int = 0
+    """Files of one layer are best read in this order."""
 
     @property
     def path(self) -> str:
@@ -33,11 +35,16 @@ class LayerFiles:
     def __init__(self, tree: Tree) -> None:
         self.skips: list[Skip] = []
         self.redirects = False
+        self.is_cheap = tree.is_cheap
         self._tree = tree
-        self._linked: dict[tuple[int, int], list[tuple[str, str, int]]] = {}
+        self._linked: dict[tuple[int, int], list[tuple[str, str, int, int]]] = {}
 
     def __iter__(self) -> Iterator[LayerFile]:
-        """Files in no order; those with several names last. A metacopy file has no content and is left out."""
+        """All files, in the order in which they are best read. A metacopy file has no content and is left out."""
+        return self._found() if self._tree.is_cheap else iter(sorted(self._found(), key=lambda file: file.order))
+
+    def _found(self) -> Iterator[LayerFile]:
+        """Files in no order; those with several names last."""
         pending = [self._tree.root()]
         while pending:
             directory = pending.pop()
@@ -50,8 +57,8 @@ class LayerFiles:
                 elif entry.kind is Kind.FILE and not (marks.metacopy and not entry.stat.st_blocks):
                     yield from self._file(directory.path, entry)
         for names in self._linked.values():
-            (where, name, size), *others = sorted(names, key=lambda one: _join(*one[:2]))
-            yield LayerFile(where, name, size, tuple(_join(*other[:2]) for other in others))
+            (where, name, size, order), *others = sorted(names, key=lambda one: _join(*one[:2]))
+            yield LayerFile(where, name, size, tuple(_join(*other[:2]) for other in others), order)
 
     def _content(self, directory: Directory) -> Content:
         try:
@@ -62,11 +69,12 @@ class LayerFiles:
             return Content([], [], [])
 
     def _file(self, directory: str, entry: Entry) -> Iterator[LayerFile]:
-        stat = entry.stat
+        stat, order = entry.stat, self._tree.order(entry)
         if stat.st_nlink > 1:
-            self._linked.setdefault((stat.st_dev, stat.st_ino), []).append((directory, entry.name, stat.st_size))
+            names = self._linked.setdefault((stat.st_dev, stat.st_ino), [])
+            names.append((directory, entry.name, stat.st_size, order))
         else:
-            yield LayerFile(directory, entry.name, stat.st_size)
+            yield LayerFile(directory, entry.name, stat.st_size, (), order)
 
 
 def _join(directory: str, name: str) -> str:

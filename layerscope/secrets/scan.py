@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import IO, Final, NamedTuple
 
 from layerscope.model import Accumulated, Tick, XattrFamily, no_tick
-from layerscope.overlay.files import OpenFile
+from layerscope.overlay.files import Held, OpenFile, TarFile
 from layerscope.overlay.layers import Directory, Tree
 from layerscope.overlay.trees import open_tree
 from layerscope.secrets.archive_kinds import HEAD_BYTES as KIND_BYTES
@@ -33,6 +33,10 @@ from layerscope.workers import run
 
 HEAD_BYTES: Final = 8000
 """A zero byte among so many first ones makes a file binary."""
+MOST_HELD: Final = 64 << 20
+"""A file in a packed tar is held in memory up to this size."""
+PACKED_BATCH_BYTES: Final = 32 << 20
+"""Of files in a packed tar: who reads a part of it has to unpack some of what lies before."""
 CHANGED: Final = "changed while it was read"
 
 
@@ -153,11 +157,13 @@ def _tasks(layers: Sequence[_Layer], reach: Reach) -> Iterator[_Task]:
     for index, layer in enumerate(layers):
         batch: list[LayerFile] = []
         size = 0
+        most_bytes = BATCH_BYTES if layer.files.is_cheap else PACKED_BATCH_BYTES
+        most_files = BATCH_FILES * most_bytes // BATCH_BYTES
         repositories: dict[str, list[LayerFile]] = {}
         for file in layer.files:
             for name, one in _object_files(file) if reach.git else ():
                 repositories.setdefault(name, []).append(one)
-            if batch and (size + file.size_bytes > BATCH_BYTES or len(batch) >= BATCH_FILES):
+            if batch and (size + file.size_bytes > most_bytes or len(batch) >= most_files):
                 layer.handed_out += 1
                 yield _Task(index, batch)
                 batch, size = [], 0
@@ -207,7 +213,7 @@ class _Worker:
             if content is not None:
                 small.append((file, content))
                 held += len(content)
-            if held > BATCH_BYTES:  # they have grown since they were listed
+            if held > BATCH_BYTES or len(small) >= BATCH_FILES:
                 self._scan_small(part, small)
                 small, held = [], 0
         self._scan_small(part, small)
@@ -216,14 +222,17 @@ class _Worker:
     def _read(self, part: _Part, directory: Directory, file: LayerFile) -> bytes | None:
         """The content of a small file; a large one is scanned at once. Raises OSError."""
         content = None
-        with directory.open_file(file.name) as opened:
+        with directory.open_file(file.name) as found:
+            opened: OpenFile = found
             before = opened.state()
             size, _ = before
+            if SMALL_BYTES < size <= MOST_HELD and not opened.is_cheap:  # it is to be read more than once
+                opened = TarFile(Held(_some(opened, size, 0)))
             if size <= SMALL_BYTES:
                 content = _some(opened, size, 0)
             else:
                 self._scan_large(part, file, opened, size)
-            after = opened.state()
+            after = before if opened.fd is None else opened.state()
         if before != after:
             part.skips.append(Skip(file.path, CHANGED))
         part.files += 1
@@ -340,9 +349,14 @@ def _alike(file: LayerFile, head: bytes) -> list[list[str]]:
 def _some(opened: OpenFile, size: int, offset: int) -> bytes:
     """``size`` bytes of a file, fewer at its end. Raises OSError."""
     content = opened.pread(size, offset) if size else b""
-    while len(content) < size and (more := opened.pread(size - len(content), offset + len(content))):
-        content += more
-    return content
+    if len(content) == size:
+        return content
+    pieces = [content]
+    end, offset = offset + size, offset + len(content)
+    while offset < end and (more := opened.pread(end - offset, offset)):
+        pieces.append(more)
+        offset += len(more)
+    return b"".join(pieces)
 
 
 def _reason(error: OSError) -> str:

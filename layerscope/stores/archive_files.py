@@ -274,10 +274,8 @@ def _whole(source: Source, size: int, place: str) -> bytes:
             f"{place} is larger than any such document ({size} bytes)",
             "this is no archive of images, or a forged one",
         )
-    content = b""
     try:
-        while len(content) < size and (more := source.pread(size - len(content), len(content))):
-            content += more
+        content = b"".join(pieces(Part(source, 0, size)))
     except OSError as error:
         raise ArchiveError(
             f"{place} can't be read: {error.strerror}", "the archive is damaged; save the image again"
