@@ -84,11 +84,13 @@ class Cli:
 
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
+    stdin: bytes | None = None
 
     def __call__(self, *arguments: str, **environment: str) -> Result:
         done = subprocess.run(
             [sys.executable, "-m", "layerscope", *arguments],
             capture_output=True,
+            input=self.stdin,
             cwd=self.directory,
             env={**self.clean_environment(), **self.environment, **environment},
             timeout=120,

@@ -20,6 +20,7 @@ from layerscope.secrets.cache import Key, LayerCache, is_cacheable
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.hits import Hit, LayerScan, hit_of
 from layerscope.secrets.match import Match
+from layerscope.secrets.passing import PassingScan
 from layerscope.secrets.scan import FILES_AND_ARCHIVES, LayerSource, Reach, scan_layers
 
 DATA_ONLY: Final = "a data-only layer, whose files have no names of their own: give it as lowerdir=DIR"
@@ -73,6 +74,8 @@ class Means:
     cache: LayerCache | None = None
     """Not used to reveal: it holds no secret."""
     reach: Reach = FILES_AND_ARCHIVES
+    passing: PassingScan | None = None
+    """What scanned the layers that came through a pipe."""
 
 
 def audit(
@@ -131,7 +134,8 @@ def _scan(
             del wanted[source]
     cache = None if means.reveal else means.cache
     keys = {source: _key(layer, means) for source, layer in wanted.items()} if cache else {}
-    scans: dict[LayerSource, LayerScan] = {}
+    passed = means.passing.scans if means.passing is not None else {}
+    scans = {source: passed[source.tar] for source in wanted if source.tar is not None and source.tar in passed}
     for source, key in keys.items():
         known = cache.get(key) if cache and key else None
         if known is not None:

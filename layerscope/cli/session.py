@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from layerscope.report.document import Document
     from layerscope.report.style import Style
     from layerscope.stores.archive import ArchiveStore
+    from layerscope.stores.archive_files import Onlooker
     from layerscope.stores.archive_names import ArchiveName
     from layerscope.stores.base import Store
 
@@ -44,6 +45,8 @@ class Session:
         self.progress = Progress(enabled=not (common.no_progress or common.quiet))
         self.source = Source("mount", "overlay", None)
         self._archives: dict[str, ArchiveStore] = {}
+        self.onlooker: Onlooker | None = None
+        """What sees the files of archives that come through a pipe."""
         if common.json and "format" in explicit and common.format is not Format.JSON:
             raise UsageError(f"--json and --format {common.format} contradict each other", "give one of them")
         self.format = Format.JSON if common.json else common.format
@@ -103,7 +106,9 @@ class Session:
         store = self._archives.get(name.path)
         if store is None:
             pipe = sys.stdin.buffer if name.path == STDIN else None
-            store = open_archive(name.path, platform_asked_for(self.common.platform), self.cautions, pipe)
+            store = open_archive(
+                name.path, platform_asked_for(self.common.platform), self.cautions, pipe, self.onlooker
+            )
             self._archives[name.path] = store
             self.say(f"reading {store.source.archive} ({store.source.driver})")
         self.source = store.source

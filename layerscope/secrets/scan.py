@@ -75,7 +75,7 @@ class _Task(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Part:
+class Part:
     """What one batch of files held."""
 
     source: int
@@ -90,7 +90,7 @@ class _Layer:
     """A layer while its parts come in."""
 
     files: LayerFiles
-    parts: list[_Part] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     handed_out: int = 0
     listed: bool = False
 
@@ -132,8 +132,8 @@ def scan_layers(
         while len(tasks) < 2 * jobs and (task := next(feed, None)) is not None:
             tasks.append(task)
 
-    def make() -> Callable[[_Task], _Part]:
-        return _Worker(sources, scanner, reach, reveal).scan
+    def make() -> Callable[[_Task], Part]:
+        return Worker(sources, scanner, reach, reveal).scan
 
     refill()
     alone = jobs == 1 or len(tasks) < 2
@@ -147,7 +147,7 @@ def scan_layers(
             layer.parts.clear()
 
 
-def _alone(work: Callable[[_Task], _Part], tasks: deque[_Task]) -> Iterator[_Part]:
+def _alone(work: Callable[[_Task], Part], tasks: deque[_Task]) -> Iterator[Part]:
     while tasks:
         yield work(tasks.popleft())
 
@@ -185,7 +185,7 @@ def _object_files(file: LayerFile) -> Iterator[tuple[str, LayerFile]]:
             yield repository, LayerFile(directory, name, file.size_bytes)
 
 
-class _Worker:
+class Worker:
     """Reads and scans batches of files. One process each."""
 
     def __init__(self, sources: Sequence[LayerSource], scanner: Scanner, reach: Reach, reveal: bool) -> None:
@@ -194,8 +194,8 @@ class _Worker:
         self._reveal = reveal
         self._trees = [source.tree() for source in sources]
 
-    def scan(self, task: _Task) -> _Part:
-        part = _Part(task.source)
+    def scan(self, task: _Task) -> Part:
+        part = Part(task.source)
         directory = self._trees[task.source].root()
         if task.repository is not None:
             self._scan_repository(part, task.repository, task.files)
@@ -214,12 +214,12 @@ class _Worker:
                 small.append((file, content))
                 held += len(content)
             if held > BATCH_BYTES or len(small) >= BATCH_FILES:
-                self._scan_small(part, small)
+                self.scan_small(part, small)
                 small, held = [], 0
-        self._scan_small(part, small)
+        self.scan_small(part, small)
         return part
 
-    def _read(self, part: _Part, directory: Directory, file: LayerFile) -> bytes | None:
+    def _read(self, part: Part, directory: Directory, file: LayerFile) -> bytes | None:
         """The content of a small file; a large one is scanned at once. Raises OSError."""
         content = None
         with directory.open_file(file.name) as found:
@@ -231,7 +231,7 @@ class _Worker:
             if size <= SMALL_BYTES:
                 content = _some(opened, size, 0)
             else:
-                self._scan_large(part, file, opened, size)
+                self.scan_large(part, file, opened, size)
             after = before if opened.fd is None else opened.state()
         if before != after:
             part.skips.append(Skip(file.path, CHANGED))
@@ -239,7 +239,7 @@ class _Worker:
         part.size_bytes += size
         return content
 
-    def _scan_small(self, part: _Part, small: Sequence[tuple[LayerFile, bytes]]) -> None:
+    def scan_small(self, part: Part, small: Sequence[tuple[LayerFile, bytes]]) -> None:
         jobs = [(paths, content) for file, content in small for paths in _alike(file, content[:HEAD_BYTES])]
         scans = iter(scan_each(self._scanner, [(paths[0], content) for paths, content in jobs]))
         inside: list[list[Inside]] = [[] for _ in small]
@@ -250,9 +250,9 @@ class _Worker:
             self._archives.finish()
         for (file, content), found in zip(small, inside, strict=True):
             own = [(paths, next(scans)) for paths in _alike(file, content[:HEAD_BYTES])]
-            self._take_file(part, file, own, found)
+            self.take_file(part, file, own, found)
 
-    def _scan_large(self, part: _Part, file: LayerFile, opened: OpenFile, size: int) -> None:
+    def scan_large(self, part: Part, file: LayerFile, opened: OpenFile, size: int) -> None:
         head = _some(opened, HEAD_BYTES, 0)
         own = [(paths, self._scan_sections(opened, size, paths[0])) for paths in _alike(file, head)]
         inside: list[Inside] = []
@@ -261,9 +261,9 @@ class _Worker:
             with opened.stream() as content:
                 self._look_into(part, file, kind, content, inside)
             self._archives.finish()
-        self._take_file(part, file, own, inside)
+        self.take_file(part, file, own, inside)
 
-    def _kind(self, part: _Part, file: LayerFile, head: bytes, tail: bytes) -> ArchiveKind | None:
+    def _kind(self, part: Part, file: LayerFile, head: bytes, tail: bytes) -> ArchiveKind | None:
         """What to look into a file as; one that nobody here can look into is noted."""
         if self._archives is None:
             return None
@@ -274,7 +274,7 @@ class _Worker:
         return ArchiveKind.ZIP if ends_as_zip(tail) else None
 
     def _look_into(
-        self, part: _Part, file: LayerFile, kind: ArchiveKind, content: IO[bytes], found: list[Inside]
+        self, part: Part, file: LayerFile, kind: ArchiveKind, content: IO[bytes], found: list[Inside]
     ) -> None:
         assert self._archives is not None
         try:
@@ -292,7 +292,7 @@ class _Worker:
             found = FileScan(found.matches + scan.matches, found.omissions + scan.omissions)
         return found
 
-    def _scan_repository(self, part: _Part, path: str, files: Sequence[LayerFile]) -> None:
+    def _scan_repository(self, part: Part, path: str, files: Sequence[LayerFile]) -> None:
         from layerscope.secrets.git import ObjectFile, Repository  # what it needs takes time to import
 
         tree = self._trees[part.source]
@@ -305,8 +305,8 @@ class _Worker:
             if one.failure is not None:
                 part.skips.append(Skip(one.path, _reason(one.failure)))
 
-    def _take_file(
-        self, part: _Part, file: LayerFile, own: Sequence[tuple[list[str], FileScan]], inside: list[Inside]
+    def take_file(
+        self, part: Part, file: LayerFile, own: Sequence[tuple[list[str], FileScan]], inside: list[Inside]
     ) -> None:
         """Note what a file holds: its own bytes, scanned for some of its paths at a time, and what lies in it."""
         if not inside:
@@ -318,7 +318,7 @@ class _Worker:
         for one in told_once(inside):
             self._take(part, [file.path, *file.others], one.scan, one.member)
 
-    def _take(self, part: _Part, paths: list[str], scan: FileScan, member: str | None = None) -> None:
+    def _take(self, part: Part, paths: list[str], scan: FileScan, member: str | None = None) -> None:
         """Note what a file holds, at each of its paths; ``member`` is the path inside it, for an archive."""
         for path in paths:
             part.hits += (hit_of(match, path, member, reveal=self._reveal) for match in scan.matches)

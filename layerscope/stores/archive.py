@@ -29,7 +29,7 @@ from layerscope.model import (
 )
 from layerscope.reading import FILE, open_untouched
 from layerscope.stores import records, stacks
-from layerscope.stores.archive_files import ArchiveFiles, DirectoryFiles, PipeFiles, TarFiles
+from layerscope.stores.archive_files import ArchiveFiles, DirectoryFiles, Onlooker, PipeFiles, TarFiles
 from layerscope.stores.containers import ContainerRecord
 from layerscope.stores.content_store import Manifest, Manifests, Platform, host_platform, platform_of
 from layerscope.stores.images import ImageRecord, chain_ids, image_record, sort_references
@@ -288,14 +288,23 @@ def _blob(digest: str) -> str:
     return f"blobs/sha256/{valid.removeprefix('sha256:')}"
 
 
-def open_archive(path: str, platform: Platform | None, warn: Warn, pipe: IO[bytes] | None = None) -> ArchiveStore:
-    """The archive in a file or directory, or what comes out of a ``pipe``. Raises ArchiveError."""
-    return ArchiveStore(_files(path, pipe), platform, warn)
+def open_archive(
+    path: str,
+    platform: Platform | None,
+    warn: Warn,
+    pipe: IO[bytes] | None = None,
+    onlooker: Onlooker | None = None,
+) -> ArchiveStore:
+    """The archive in a file or directory, or what comes out of a ``pipe``, where ``onlooker`` sees all files.
+
+    Raises ArchiveError.
+    """
+    return ArchiveStore(_files(path, pipe, onlooker), platform, warn)
 
 
-def _files(path: str, pipe: IO[bytes] | None) -> ArchiveFiles:
+def _files(path: str, pipe: IO[bytes] | None, onlooker: Onlooker | None) -> ArchiveFiles:
     if pipe is not None:
-        return PipeFiles(path, pipe)
+        return PipeFiles(path, pipe, onlooker)
     real = os.path.abspath(path)
     try:
         if os.path.isdir(real):
@@ -304,7 +313,7 @@ def _files(path: str, pipe: IO[bytes] | None) -> ArchiveFiles:
     except OSError as error:
         raise ArchiveError(f"{path} can't be read: {error.strerror}", "name a file that you may read") from error
     if st.S_ISFIFO(os.fstat(fd).st_mode):
-        return PipeFiles(real, open(fd, "rb"))
+        return PipeFiles(real, open(fd, "rb"), onlooker)
     if not st.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise ArchiveError(f"{path} is neither a file nor a directory", "name what `docker save` wrote")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat as st
+from collections.abc import Iterator
 from typing import IO, Final, NamedTuple, Protocol
 
 from layerscope.errors import ArchiveError
@@ -16,7 +17,7 @@ from layerscope.tars.index import ROOT, TarIndex, read_index
 from layerscope.tars.layer import TarLayer
 from layerscope.tars.packing import packing_of
 from layerscope.tars.sources import FileSource, Part, Pieces, Sequential, Source, pieces, unpacked
-from layerscope.tars.stream import DamagedTarError, TarStream
+from layerscope.tars.stream import DamagedTarError, TarMember, TarStream
 
 LARGEST_DOCUMENT: Final = 16 << 20
 MOST_DOCUMENT_BYTES: Final = 64 << 20
@@ -179,14 +180,27 @@ class DirectoryFiles:
         return None
 
 
+class Onlooker(Protocol):
+    """What wants the contents of files that come through a pipe."""
+
+    def take(self, number: int, member: TarMember, chunks: Iterator[bytes]) -> None:
+        """A file passes by. Raises what ``chunks`` raise."""
+        ...
+
+    def done(self, layer: TarLayer) -> None:
+        """The layer is at its end."""
+        ...
+
+
 class PipeFiles:
     """An archive that comes through a pipe: its layers' trees are made while it passes by."""
 
     problem: str | None
 
-    def __init__(self, path: str, pipe: IO[bytes]) -> None:
+    def __init__(self, path: str, pipe: IO[bytes], onlooker: Onlooker | None = None) -> None:
         """Read all of it. Raises ArchiveError when it is no tar."""
         self.path = path
+        self._onlooker = onlooker
         self._index = TarIndex()
         self._documents: dict[int, bytes] = {}
         self._layers: dict[int, TarLayer] = {}
@@ -216,9 +230,13 @@ class PipeFiles:
             def read(_size: int) -> bytes:
                 return rest.pop() if rest else next(chunks, b"")
 
-            layer = TarLayer(f"{self.path}!/{name}", Sequential(read), size, digest=digest_in(name))
+            onlooker = self._onlooker
+            take = onlooker.take if onlooker is not None else None
+            layer = TarLayer(f"{self.path}!/{name}", Sequential(read), size, digest=digest_in(name), take=take)
             _ = layer.index  # now or never
             self._layers[number] = layer
+            if onlooker is not None:
+                onlooker.done(layer)
         elif size <= LARGEST_DOCUMENT and sum(map(len, self._documents.values())) + size <= MOST_DOCUMENT_BYTES:
             self._documents[number] = b"".join([head, *chunks])
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat as st
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from layerscope.tars.header import BLOCK_DEVICE as BLOCK_NODE
@@ -47,7 +47,11 @@ Names = dict[str, int]
 """A directory: its names, and the number of what each stands for."""
 
 
-def read_index(stream: TarStream, *, digests: bool) -> TarIndex:
+Take = Callable[[int, TarMember, Iterator[bytes]], None]
+"""What wants the content of every file while it passes by: gets the number of its inode, and the content."""
+
+
+def read_index(stream: TarStream, *, digests: bool, take: Take | None = None) -> TarIndex:
     """Read a tar to its end, whatever is wrong with it; with ``digests`` of all its files.
 
     Errors of reading end the tree, and are noted like damage.
@@ -56,10 +60,15 @@ def read_index(stream: TarStream, *, digests: bool) -> TarIndex:
     try:
         for member in stream.members():
             number = index.add(member)
-            if number is not None and digests:
-                digest = hashlib.sha256()
-                for chunk in stream.content():
-                    digest.update(chunk)
+            if number is None or not (digests or take is not None):
+                continue
+            digest = hashlib.sha256()
+            chunks = _digested(stream.content(), digest) if digests else stream.content()
+            if take is not None:
+                take(number, member, chunks)
+            for _ in chunks:
+                pass
+            if digests:
                 index.digests[number] = digest.digest()
     except DamagedTarError as error:
         index.damage(str(error))
@@ -71,6 +80,12 @@ def read_index(stream: TarStream, *, digests: bool) -> TarIndex:
             index.notes.append(("", "something follows the end of the tar, which no engine reads"))
     index.finish()
     return index
+
+
+def _digested(chunks: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 class TarIndex:
@@ -123,6 +138,9 @@ class TarIndex:
                     seen.add(number)
                     total += self.sizes[number]
         return total
+
+    def is_file(self, number: int) -> bool:
+        return st.S_ISREG(self.modes[number])
 
     # -- making it -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import os
 from functools import cached_property
 from typing import Final
 
-from layerscope.tars.index import TarIndex, read_index
+from layerscope.tars.index import Take, TarIndex, read_index
 from layerscope.tars.sources import Part, Source, pieces, unpacked
 from layerscope.tars.stream import TarStream
 
@@ -18,8 +18,10 @@ READ_BYTES: Final = 1 << 20
 class TarLayer:
     """A layer's tar. ``place`` names it for people."""
 
-    def __init__(self, place: str, source: Source, size_bytes: int, *, digest: str | None = None) -> None:
-        """``digest`` is what the tar, as it lies there, is said to have."""
+    def __init__(
+        self, place: str, source: Source, size_bytes: int, *, digest: str | None = None, take: Take | None = None
+    ) -> None:
+        """``digest`` is what the tar, as it lies there, is said to have; ``take`` gets all files with the index."""
         self.place = place
         self.size_bytes = size_bytes
         """As it lies there."""
@@ -30,6 +32,7 @@ class TarLayer:
         """As it was read for the index; None where it can't be told."""
         self.actual_diff_id: str | None = None
         self._source = _Hashed(source)
+        self._take = take
 
     @cached_property
     def plain(self) -> Source:
@@ -40,7 +43,7 @@ class TarLayer:
     def index(self) -> TarIndex:
         """The tree: takes a pass over all bytes. Raises OSError where not even the first byte can be read."""
         plain = self._source if self.plain is self._source else _Hashed(self.plain)
-        index = read_index(TarStream(pieces(plain, 0, READ_BYTES)), digests=not plain.is_cheap)
+        index = read_index(TarStream(pieces(plain, 0, READ_BYTES)), digests=not plain.is_cheap, take=self._take)
         self.actual_digest, self.actual_diff_id = self._source.finished(), plain.finished()
         return index
 

@@ -15,6 +15,7 @@ from layerscope.stores.open import open_store
 from tests.cli import Cli
 from tests.containerd_engine import GRAPHDRIVER, engine_directory, engine_in_tree
 from tests.dockerd import BASE, Engine
+from tests.engine.test_archive import answers_of, assert_same
 from tests.engine.test_container_diff import EVERY_CHANGE, docker_diff, layerscope_diff
 from tests.engine.test_unusual_images import layer_tar, saved_image
 from tests.kernel import difference, kernel_view, layerscope_view, mount_options, mounted
@@ -371,3 +372,14 @@ def test_store_that_was_left_behind_is_listed_beside_the_one_in_use(containerd: 
             assert {store["driver"] for store in offline["stores"]} == {"overlay2", "overlayfs"}
             ambiguous = cli("image", BASE, "--data-root", str(now.data_root))
             assert (ambiguous.code, "overlay2" in ambiguous.err, "overlayfs" in ambiguous.err) == (3, True, True)
+
+
+# -- what is saved -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tag", "form"), [(CLASSIC, "tar"), (BUILDKIT, "directory"), (BUILDKIT, "pipe")])
+def test_a_saved_image_is_as_in_the_store(
+    specimens: Engine, there: Cli, tag: str, form: str, tmp_path: Path
+) -> None:
+    """The archive holds layers that are packed with gzip."""
+    assert_same(answers_of(there, tag), specimens.docker_bytes("save", tag), form, tmp_path)

@@ -180,10 +180,13 @@ def audit(
 
     if everything and targets:
         raise UsageError("--all and targets contradict each other", "without a target everything is audited")
+    if git and any(name.partition(":")[0] == "-" for name in targets or ()):
+        raise UsageError("--git reads files twice, which no pipe allows", "save the archive to a file first")
     kept = read_baseline(baseline) if baseline is not None else Baseline()
     inline = [allow_entry(text) for text in allow or ()]
     reach = Reach(archives, git)
     means = _means(session, rules, only or [], disable or [], jobs, show_secrets, no_cache, reach)
+    session.onlooker = means.passing
     subjects, unread = _subjects(session, targets, everything)
     ignored, clean = _ignored(session, ignore_layers_of or [], ignore_diff_id or [])
     found = run_audit(subjects, means, ignored=ignored, clean=clean, warn=session.cautions, tick=session.progress)
@@ -216,6 +219,7 @@ def _means(
     from layerscope.analysis.audit import Means
     from layerscope.secrets.cache import cache_directory, open_cache
     from layerscope.secrets.engine import Scanner
+    from layerscope.secrets.passing import PassingScan
     from layerscope.secrets.rules import RuleSet
     from layerscope.secrets.rules_file import load_rules, own_rules
     from layerscope.workers import usable_cores
@@ -229,7 +233,8 @@ def _means(
         every = {rule.id: rule for rule in (*known.rules, *own_rules().rules)}
         masking = Scanner(RuleSet(tuple(every.values()), own_rules().allowlists), cache_dir=place)
     session.say(f"scanning by {len(rules.rules)} rules with {scanner.engine}")
-    return Means(scanner, masking, jobs or usable_cores(), reveal, cache, reach)
+    passing = PassingScan(scanner, reach, reveal=reveal)
+    return Means(scanner, masking, jobs or usable_cores(), reveal, cache, reach, passing)
 
 
 def _subjects(session: Session, targets: list[str] | None, everything: bool) -> tuple[list[Subject], list[Skipped]]:
@@ -242,8 +247,6 @@ def _subjects(session: Session, targets: list[str] | None, everything: bool) -> 
     unread: list[Skipped] = []
     for name in targets:
         archive = session.archive(name)
-        if name == "-":
-            raise UsageError("an archive that comes through a pipe can't be audited yet", "save it to a file first")
         if archive is not None and archive[1].image is None:
             found, left_out = all_subjects(archive[0], session.cautions, intermediate=everything)
             subjects.update({(one.target.kind, one.target.id): one for one in found})

@@ -1,0 +1,145 @@
+"""`docker save` of the specimens, read as archive in every form: the same answers as from the store."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli import Cli
+from tests.dockerd import Engine
+
+Document = dict[str, Any]
+FORMS = ("tar", "gzip", "directory", "pipe")
+
+
+def saved(archive: bytes, form: str, work: Path) -> tuple[str, bytes | None]:
+    """What names the archive on the command line, and what comes through the pipe."""
+    match form:
+        case "tar":
+            (work / "saved.tar").write_bytes(archive)
+            return "saved.tar", None
+        case "gzip":
+            (work / "saved.tar.gz").write_bytes(gzip.compress(archive, 1))
+            return "saved.tar.gz", None
+        case "directory":
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(work / "saved", filter="tar")
+            return "./saved", None
+        case _:
+            return "-", archive
+
+
+def comparable(answer: Document) -> Document:
+    """An answer without what an archive can't have: directories, allocated sizes, the store's id of the image."""
+    layers = [
+        {
+            **{key: layer[key] for key in ("index", "role", "diff_id", "chain_id", "created_by", "created")},
+            **{key: layer[key] for key in ("size_bytes", "counts", "hidden", "hides")},
+            "changed": [without_directory_size(item) for item in layer["changed"]],
+        }
+        for layer in answer["layers"]
+    ]
+    kept = ("history", "merged", "hidden", "complete", "hidden_paths")
+    return {"layers": layers, **{key: answer[key] for key in kept}, "warnings": answer["warnings"]}
+
+
+def without_directory_size(item: Document) -> Document:
+    return {**item, "size_bytes": None if item["kind"] == "directory" else item["size_bytes"]}
+
+
+def comparable_version(line: Document) -> Document:
+    """A version without what no tar holds: blocks, sizes of directories, fractions of seconds."""
+    drop = {"allocated_bytes"}
+    if line["kind"] == "whiteout":
+        drop |= {"mode", "uid", "gid", "mtime", "nlink"}
+    if line["kind"] == "directory":
+        drop |= {"size_bytes", "nlink"}
+    kept = {key: value for key, value in line.items() if key not in drop}
+    return {**kept, "mtime": line["mtime"][:19]} if "mtime" in kept else kept
+
+
+def comparable_finding(finding: Document) -> Document:
+    drop = ("on_disk_path", "target", "layer", "hidden_by", "also_in")
+    hidden_by = finding["hidden_by"]
+    return {
+        **{key: value for key, value in finding.items() if key not in drop},
+        "layer": finding["layer"] and finding["layer"]["index"],
+        "hidden_by": hidden_by and (hidden_by["layer"], hidden_by["reason"]),
+    }
+
+
+def answers_of(cli: Cli, name: str) -> Document:
+    """All that is to be the same."""
+    image = comparable(cli.ok("image", name, "--files", "--hidden", "--json").json)
+    files = [comparable_version(line) for line in cli.ok("files", name, "--format", "jsonl").lines]
+    audit = cli.ok("audit", name, "--no-cache", "--exit-zero", "--confidence=low", "--json").json
+    return {
+        "image": image,
+        "files": files,
+        "findings": [comparable_finding(finding) for finding in audit["findings"]],
+        "scanned": {**audit["scanned"], "layers": None},  # two empty layers are one blob
+        "warnings": audit["warnings"],
+    }
+
+
+def assert_same(expected: Document, archive: bytes, form: str, work: Path) -> None:
+    """That an archive in one form gives these answers, without an engine."""
+    name, pipe = saved(archive, form, work)
+    answers = answers_of(Cli(work, {"DOCKER_HOST": "unix:///nonexistent.sock"}, pipe), name)
+    for key, answer in answers.items():
+        assert answer == expected[key], key
+
+
+@pytest.fixture(scope="module")
+def classic_answers(classic: str, tmp_path_factory: pytest.TempPathFactory) -> Document:
+    return answers_of(Cli(tmp_path_factory.mktemp("store")), classic)
+
+
+@pytest.fixture(scope="module")
+def classic_archive(engine: Engine, classic: str) -> bytes:
+    return engine.docker_bytes("save", classic)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saved_image_is_as_in_the_store(
+    classic_answers: Document, classic_archive: bytes, form: str, tmp_path: Path
+) -> None:
+    assert_same(classic_answers, classic_archive, form, tmp_path)
+
+
+def test_a_saved_image_of_buildkit_is_as_in_the_store(
+    engine: Engine, buildkit: str, cli: Cli, tmp_path: Path
+) -> None:
+    assert_same(answers_of(cli, buildkit), engine.docker_bytes("save", buildkit), "tar", tmp_path)
+
+
+def test_several_saved_images_share_their_layers(engine: Engine, classic: str, buildkit: str, cli: Cli) -> None:
+    (cli.directory / "both.tar").write_bytes(engine.docker_bytes("save", classic, buildkit))
+    listed = {name for item in cli.ok("ls", "both.tar", "--json").json["images"] for name in item["references"]}
+    assert listed == {classic, buildkit}
+    assert "name one: both.tar:layerscope-test/specimen:" in cli("image", "both.tar").err
+    answer = cli.ok("image", f"both.tar:{classic}", "--json").json
+    assert answer["layers"][0]["shared_with"][0]["references"] == [buildkit]
+    audit = cli.ok("audit", "both.tar", "--no-cache", "--exit-zero", "--json").json
+    assert {finding["target"]["name"] for finding in audit["findings"]} <= {classic, buildkit}
+    assert cli.ok("diff", f"both.tar:{classic}", classic, "--json").json["changes"] == []
+
+
+def test_a_file_is_read_from_the_archive(engine: Engine, classic: str, cli: Cli) -> None:
+    (cli.directory / "saved.tar").write_bytes(engine.docker_bytes("save", classic))
+    for arguments in (("etc/passwd",), ("app/conf/one", "--layer", "1")):
+        assert cli.ok("cat", "saved.tar", *arguments).out == cli.ok("cat", classic, *arguments).out
+    traces = [cli.ok("trace", name, "root/.aws/credentials", "--json").json for name in ("saved.tar", classic)]
+    assert [[event["event"] for event in trace["events"]] for trace in traces] == [["added", "deleted"]] * 2
+    for name in ("saved.tar", classic):
+        cli.ok("extract", name, "app", "--to", f"from-{name.rpartition('/')[2]}")
+    one, other = (
+        {path.relative_to(top): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+        for top in sorted(cli.directory.glob("from-*"))
+    )
+    assert one == other != {}
