@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes run the tests, those that share engines in one of them.
+PARALLEL := -n 2
 IMAGE ?=
 
 .PHONY: demo test fast lint bench clean
@@ -10,11 +12,11 @@ demo: $(VENV)/.installed
 	@$(BIN)/python fixtures/demo.py $(IMAGE)
 
 test: $(VENV)/.test
-	$(BIN)/python tests/with_engine.py $(BIN)/pytest $(PYTEST)
+	$(BIN)/python tests/with_engine.py $(BIN)/pytest $(PARALLEL) $(PYTEST)
 
 # Without an engine, in seconds.
 fast: $(VENV)/.test
-	$(BIN)/pytest -m "not engine and not kernel" $(PYTEST)
+	$(BIN)/pytest $(PARALLEL) -m "not engine and not kernel" $(PYTEST)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check

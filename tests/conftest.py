@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.dockerd import Engine, EngineMissingError, find_compose, find_engine
 
 REQUIRED = os.environ.get("LAYERSCOPE_REQUIRE_ENGINE") == "1"
 HERE = Path(__file__).parent
+ENGINE_TESTS = HERE / "engine"
 
 
 @pytest.hookimpl(trylast=True)
@@ -24,9 +26,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Those that prune it come last: nothing that other tests built is left then.
     """
     for item in items:
-        if {"engine", "containerd"} & {*getattr(item, "fixturenames", ())}:
+        if {"engine", "containerd"} & {*getattr(item, "fixturenames", ())} and ENGINE_TESTS in item.path.parents:
             item.add_marker(pytest.mark.engine)
     items.sort(key=lambda item: item.get_closest_marker("prunes") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where several processes run the tests, those that share engines run in one of them, in their order."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByEngine(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return "engine" if nodeid.startswith(f"{HERE.name}/{ENGINE_TESTS.name}/") else nodeid
+
+    return ByEngine(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ mount point. Its data root is mounted in the tree at the path that it has outsid
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import platform
 import subprocess
@@ -62,7 +63,13 @@ def prepare_tree() -> Path:
     if debootstrap is None:
         raise EngineMissingError("there is no debootstrap to make its tree with")
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{tree.name}-", dir=cache) as unfinished:
+    with (
+        (cache / f".{tree.name}.lock").open("w") as lock,
+        tempfile.TemporaryDirectory(prefix=f"{tree.name}-", dir=cache) as unfinished,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # where two processes run tests, one makes it and the other waits
+        if tree.exists():
+            return tree
         made = Path(unfinished, "tree")
         command = [debootstrap, "--variant=minbase", f"--components={components}", f"--include={PACKAGES}"]
         done = subprocess.run(
@@ -74,8 +81,7 @@ def prepare_tree() -> Path:
         )
         if done.returncode:
             raise EngineMissingError(f"debootstrap failed: {done.stdout[-500:]}")
-        with contextlib.suppress(OSError):  # somebody else was faster
-            made.rename(tree)
+        made.rename(tree)
     return tree
 
 

@@ -141,7 +141,7 @@ def test_make_demo_needs_no_test_dependency_and_takes_an_image() -> None:
 
 def test_make_test_installs_what_tests_need_and_passes_options_on() -> None:
     said = make("test", "PYTEST=-x")
-    assert "[test]" in said and "tests/with_engine.py .venv/bin/pytest -x" in said
+    assert "[test]" in said and "tests/with_engine.py .venv/bin/pytest -n 2 -x" in said
 
 
 def test_what_an_older_demo_left_is_made_anew(tmp_path: Path) -> None:
