@@ -11,8 +11,12 @@ Everything can be changed before ``write``: ``meta`` and ``snapshots`` are the d
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
+import os
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +27,8 @@ from tests.dataroot import MADE, Files, digest, put, write
 
 Node = dict[bytes, Any]
 """A bucket that can be changed: values are bytes or buckets."""
+PACKED: Final = 1_700_000_000
+"""The time of all files in packed layers."""
 APP: Final = "docker.io/library/app:1"
 SNAPSHOTTER: Final = "io.containerd.snapshotter.v1.overlayfs"
 
@@ -39,6 +45,8 @@ class Layer:
 
     files: Files
     diff_id: str
+    blob: Blob | None = None
+    """Packed, where it was not discarded."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,12 @@ class FakeContainerd:
     def layer(self, files: Files) -> Layer:
         return Layer(files, "sha256:" + digest(f"layer {sorted(files.items(), key=str)}"))
 
+    def packed(self, files: Files) -> Layer:
+        """A layer whose tar is kept, as a compressed blob; its snapshot is the tar, unpacked. Without whiteouts."""
+        tar = layer_tar(files)
+        diff_id = "sha256:" + hashlib.sha256(tar).hexdigest()
+        return Layer(files, diff_id, self.blob(gzip.compress(tar, mtime=0), uncompressed=diff_id))
+
     def image(
         self,
         names: str | Sequence[str] | None,
@@ -142,9 +156,19 @@ class FakeContainerd:
             {
                 "schemaVersion": 2,
                 "config": {"digest": document.digest, "size": document.path.stat().st_size},
-                "layers": [{"digest": f"sha256:{digest(layer.diff_id)}", "size": 1} for layer in layers],
+                "layers": [
+                    {"digest": layer.blob.digest, "size": layer.blob.path.stat().st_size}
+                    if layer.blob is not None
+                    else {"digest": f"sha256:{digest(layer.diff_id)}", "size": 1}
+                    for layer in layers
+                ],
             },
             gc__ref__content__config=document.digest,
+            **{
+                f"gc__ref__content__l__{number}": layer.blob.digest
+                for number, layer in enumerate(layers)
+                if layer.blob is not None
+            },
         )
         image = Image(manifest, document, snapshots, described)
         self.name(names, manifest)
@@ -174,6 +198,8 @@ class FakeContainerd:
         for layer in layers:
             chain = f"sha256:{digest(f'{chain} {layer.diff_id}')}" if chain else layer.diff_id
             found.append(self.snapshot(chain, found[-1] if found else None, layer.files))
+            if layer.blob is not None:
+                as_in_tar(found[-1].fs)
         return found
 
     def snapshot(self, key: str, parent: Snapshot | None, files: Files, *, kind: int = 3) -> Snapshot:
@@ -186,6 +212,8 @@ class FakeContainerd:
         name = f"{self.namespace}/{self.numbers}/{key}"
         made = Snapshot(key, name, self.numbers, self.directories / str(self.numbers) / "fs")
         made.fs.mkdir(parents=True)
+        if kind == 2:
+            (made.fs.parent / "work").mkdir()
         for path, file in files.items():
             put(made.fs / path, file)
         own: Node = {b"id": uvarint(self.numbers), b"kind": bytes([kind])}
@@ -253,6 +281,30 @@ class FakeContainerd:
         """The snapshots of the namespace, by the keys of its clients."""
         found: Node = self.meta[self.namespace.encode()][b"snapshots"][b"overlayfs"]
         return found
+
+
+def layer_tar(files: Files) -> bytes:
+    """A tar as Docker makes them, of files and directories that root made at one time."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        parents = {str(parent) for path in files for parent in Path(path).parents if str(parent) != "."}
+        for path in sorted({*files, *parents}):
+            info = tarfile.TarInfo(path)
+            info.mtime, info.mode = PACKED, 0o755 if path in parents else 0o644
+            content = files.get(path, b"")
+            assert isinstance(content, (str, bytes))
+            data = content.encode() if isinstance(content, str) else content
+            info.type = tarfile.DIRTYPE if path in parents else tarfile.REGTYPE
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def as_in_tar(directory: Path) -> None:
+    """Give what is below a directory the attributes that ``layer_tar`` gives it."""
+    for path in sorted(directory.rglob("*"), reverse=True):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (PACKED, PACKED))
 
 
 def uvarint(number: int) -> bytes:

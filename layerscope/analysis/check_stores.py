@@ -12,6 +12,7 @@ from layerscope.analysis.standing import Standing
 from layerscope.analysis.store_state import State
 from layerscope.model import Tick, Warn
 from layerscope.stores.base import Store
+from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 
 
@@ -38,17 +39,17 @@ def size_problems(state: State, warn: Warn, tick: Tick) -> Iterator[Problem]:
             yield Problem(Code.SIZE, path, message, standing.users_of_layer(chain_id))
 
 
-def store_problems(store: Store, disk: Overlay2Store, warn: Warn) -> Iterator[Problem]:
+def store_problems(store: Store, disk: Overlay2Store | ContainerdStore, warn: Warn) -> Iterator[Problem]:
     """Where there are several stores: those that the engine does not use, with their bytes."""
     for other in other_stores(store, disk, warn):
         if other.in_use:
-            taken, root = unused_bytes(disk, warn), disk.root
-            yield _second(DRIVER, root.join(DRIVER), "which is not in use", taken)
+            path = disk.root.join(DRIVER) if isinstance(disk, Overlay2Store) else disk.root.path
+            yield _second(str(disk.source.driver), path, "which is not in use", unused_bytes(disk, warn))
         else:
             use = (
                 "which is not in use"
                 if other.in_use is False
-                else f"beside {DRIVER}; which is in use can't be told"
+                else f"beside {disk.source.driver}; which is in use can't be told"
             )
             yield _second(other.driver, other.path, use, other.allocated_bytes)
 

@@ -47,8 +47,10 @@ def other_stores(store: Store, disk: Overlay2Store | ContainerdStore, warn: Warn
             yield OtherStore(driver, docker.join(driver), False, taken)
 
 
-def unused_bytes(disk: Overlay2Store, warn: Warn) -> int:
-    """What the classic store takes, for when it is the one that is not in use."""
+def unused_bytes(disk: Overlay2Store | ContainerdStore, warn: Warn) -> int:
+    """What a store takes, for when it is the one that is not in use."""
+    if isinstance(disk, ContainerdStore):
+        return _bytes(disk.root, [""], warn)
     return _bytes(disk.root, [DRIVER, f"image/{DRIVER}"], warn)
 
 

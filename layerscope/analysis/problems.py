@@ -1,8 +1,9 @@
-"""What can be wrong with a classic store, what follows from it, and the official way out. Pure.
+"""What can be wrong with a store, what follows from it, and the official way out. Pure.
 
 Consequences are what an engine does when it meets the damage. Those of an empty ``link``, a missing short link, a
 missing ``work`` and an empty ``lower`` were tried out on an engine (20.10); the others follow from how moby's
-``daemon/graphdriver/overlay2``, ``daemon/internal/layer`` and ``daemon/internal/image`` read it.
+``daemon/graphdriver/overlay2``, ``daemon/internal/layer`` and ``daemon/internal/image`` read it, and containerd's
+``core/metadata`` and ``plugins/snapshots/overlay`` theirs.
 """
 
 from __future__ import annotations
@@ -51,6 +52,14 @@ class Code(StrEnum):
     OTHER_DRIVER = "other-driver"
     BUILD_CACHE = "broken-build-cache"
     SECOND_STORE = "second-store"
+    BROKEN_SNAPSHOT = "broken-snapshot"
+    NO_SNAPSHOT = "key-without-snapshot"
+    SNAPSHOT_PARENT = "parent-mismatch"
+    MISSING_BLOB = "missing-blob"
+    DISCARDED_BLOB = "discarded-blob"
+    BLOB_SIZE = "blob-size-mismatch"
+    BLOB_DIGEST = "blob-digest-mismatch"
+    DIFF_ID = "diff-id-mismatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,28 @@ KINDS: Final = {
         "switch the engine to that driver (storage-driver in daemon.json), docker rm CONTAINER, switch back",
     ),
     Code.BUILD_CACHE: Kind(Severity.ERROR, "builds that use it fail or start anew", "docker builder prune --all"),
+    Code.BROKEN_SNAPSHOT: Kind(Severity.ERROR, f"what it stands for can't be told: {_NO_START}", _AGAIN),
+    Code.NO_SNAPSHOT: Kind(Severity.ERROR, f"containerd has lost the layer: {_NO_START}", _AGAIN),
+    Code.SNAPSHOT_PARENT: Kind(
+        Severity.ERROR,
+        "what is mounted are other layers than were meant: files are lost, or old ones return",
+        _AGAIN,
+    ),
+    Code.MISSING_BLOB: Kind(
+        Severity.ERROR, "the image can't be saved or pushed, and if it is not unpacked, not used", _IMAGE
+    ),
+    Code.DISCARDED_BLOB: Kind(
+        Severity.WARNING,
+        "the layer's tar was not kept: containers run on what is unpacked, saving and pushing it fails",
+        "docker pull IMAGE gets it again; none is needed to run it",
+    ),
+    Code.BLOB_SIZE: Kind(Severity.ERROR, "the blob was cut off or changed: it can't be unpacked or pushed", _IMAGE),
+    Code.BLOB_DIGEST: Kind(Severity.ERROR, "the blob was changed: the image is another than its name says", _IMAGE),
+    Code.DIFF_ID: Kind(
+        Severity.ERROR,
+        "the blob is taken for another layer than it holds: what is pushed can't be unpacked",
+        _IMAGE,
+    ),
     Code.SECOND_STORE: Kind(
         Severity.WARNING,
         "the engine shows one store at a time; what is in the other is out of sight and keeps its space",

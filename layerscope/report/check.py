@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Final
 
 from layerscope.analysis.check import Checked
 from layerscope.analysis.problems import Code, Problem, Severity
 from layerscope.model import Source
-from layerscope.report.document import Document, path_fields
+from layerscope.report.document import Document, path_fields, source_document
 from layerscope.report.orphans import said_line, wrapped
-from layerscope.report.shapes import COUNT, TEXT, Schema, described, listed, one_of, path_record, record
+from layerscope.report.shapes import (
+    COUNT,
+    SOURCE,
+    TEXT,
+    Schema,
+    described,
+    listed,
+    nullable,
+    one_of,
+    path_record,
+    record,
+)
 from layerscope.report.style import Style
 from layerscope.report.text import plural, printable, storage
 
@@ -19,6 +30,11 @@ MOST_SHOWN: Final = 20
 """Problems of one kind in the table; the document has all."""
 MOST_NAMES: Final = 3
 _LOOKS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow"}
+
+
+def check_tables(stores: Sequence[Checked], style: Style) -> str:
+    """A table for each store."""
+    return "\n\n".join(check_table(checked, checked.source, style) for checked in stores)
 
 
 def check_table(checked: Checked, source: Source, style: Style) -> str:
@@ -33,8 +49,8 @@ def _kind(code: Code, problems: list[Problem], source: Source, style: Style) -> 
     kind = problems[0].kind
     yield f"{style.paint(kind.severity, _LOOKS[kind.severity])} {style.paint(code, 'bold')}"
     for problem in problems[:MOST_SHOWN]:
-        message = printable(problem.message.replace(f"{source.data_root}/", ""))
-        yield from wrapped(said_line(problem.path, message, source.data_root, style), style, "  ", "  ")
+        message = printable(problem.message.replace(f"{source.storage}/", ""))
+        yield from wrapped(said_line(problem.path, message, source.storage, style), style, "  ", "  ")
         if problem.affects:
             yield from wrapped(f"affects {_names(problem.affects)}", style, "    ")
     if len(problems) > MOST_SHOWN:
@@ -66,10 +82,11 @@ def _count(checked: Checked, severity: Severity) -> int:
     return sum(1 for problem in checked.problems if problem.kind.severity is severity)
 
 
-def check_document(checked: Checked) -> Document:
+def check_document(stores: Sequence[Checked]) -> Document:
     return {
         "problems": [
             {
+                "driver": checked.source.driver,
                 "code": problem.code,
                 "severity": problem.kind.severity,
                 **path_fields(problem.path),
@@ -78,20 +95,25 @@ def check_document(checked: Checked) -> Document:
                 "consequence": problem.kind.consequence,
                 "remedy": problem.kind.remedy,
             }
-            for problem in checked.problems
+            for checked, problem in sorted(
+                ((checked, problem) for checked in stores for problem in checked.problems),
+                key=lambda item: item[1].kind.severity,
+            )
         ],
-        "counts": {severity.value: _count(checked, severity) for severity in Severity},
+        "stores": [source_document(checked.source) for checked in stores],
+        "counts": {severity.value: sum(_count(one, severity) for one in stores) for severity in Severity},
         "checked": {
-            "images": checked.images,
-            "containers": checked.containers,
-            "layers": checked.layers,
-            "directories": checked.directories,
+            "images": sum(checked.images for checked in stores),
+            "containers": sum(checked.containers for checked in stores),
+            "layers": sum(checked.layers for checked in stores),
+            "directories": sum(checked.directories for checked in stores),
         },
     }
 
 
 def check_schema() -> Schema:
     problem = path_record(
+        driver=described(nullable(TEXT), "Of the store that has it."),
         code=one_of(Code),
         severity=one_of(Severity),
         evidence=described(TEXT, "What is there at path, and what should be."),
@@ -100,7 +122,8 @@ def check_schema() -> Schema:
         remedy=described(TEXT, "What to do, with the official command where there is one."),
     )
     return record(
-        problems=listed(problem, "Errors first, then by code and path."),
+        problems=listed(problem, "Errors first, then by store, code and path."),
+        stores=listed(SOURCE, "Those that were checked, the one in use first."),
         counts=record(**{severity.value: COUNT for severity in Severity}),
         checked=record(images=COUNT, containers=COUNT, layers=COUNT, directories=COUNT),
     )

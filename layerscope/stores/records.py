@@ -156,6 +156,18 @@ class DataRoot:
         except CorruptStoreError:
             return False
 
+    def size(self, *parts: str) -> int | None:
+        """The length of a regular file; None when there is none. Raises CorruptStoreError."""
+        *above, name = "/".join(parts).split("/")
+        try:
+            with self._opened(*above) as directory:
+                stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._refused(error, parts)
+        return stat.st_size if st.S_ISREG(stat.st_mode) else None
+
     def owner(self, *parts: str) -> int | None:
         """The user id that owns a directory, or None when it does not exist."""
         try:

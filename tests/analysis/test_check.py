@@ -12,6 +12,7 @@ import pytest
 
 from layerscope.analysis import check as check_module
 from layerscope.analysis.problems import KINDS, Code, Severity
+from tests.analysis.test_check_containerd import CODES as CONTAINERD_CODES
 from tests.analysis.test_space import du
 from tests.boltwriter import BoltWriter
 from tests.cli import validator
@@ -446,7 +447,7 @@ def test_missing_build_database_without_a_build_is_no_problem(store: Store) -> N
 def test_containerd_store_beside_it_is_named_with_its_bytes(store: Store) -> None:
     place = store.root.path / "containerd/daemon"
     containerd = FakeContainerd(place, docker=store.root.path.parent / "aside")
-    containerd.image("docker.io/library/left:1", [containerd.layer({"file": "x" * 50_000})])
+    containerd.image("docker.io/library/left:1", [containerd.packed({"file": "x" * 50_000})])
     containerd.write()
     code, (problem,) = store.check()
     assert (code, problem["code"], problem["severity"]) == (0, "second-store", "warning")
@@ -462,6 +463,7 @@ def test_containerd_store_beside_it_is_named_with_its_bytes(store: Store) -> Non
 
 def test_every_code_is_planted_and_explained() -> None:
     elsewhere = {Code.DUPLICATE_LINK, Code.SHARED_DIRECTORY, Code.MISSING_LAYER, Code.MISSING_PARENT, Code.SIZE}
+    elsewhere |= {Code.DISCARDED_BLOB, *map(Code, CONTAINERD_CODES)}
     assert {code for _, code in PLANTS} | elsewhere == set(Code) == set(KINDS)
 
 

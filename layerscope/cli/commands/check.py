@@ -22,20 +22,19 @@ def check(
     ] = False,
 ) -> None:
     """Check the structure of the store: that directories, short links, layer records, images, containers and build
-    cache agree with each other, that ids are what they are computed from, and that there is only one store.
+    cache agree with each other, and in containerd keys, snapshots and blobs, that ids are what they are computed
+    from, and that there is only one store.
 
     All problems are told in one run, each with the file that shows it, what follows from it, and what to do. What
     looks wrong is looked at again, for the engine may be at work. Exits 1 when any problem is an error. What layers
     hold is for `verify` to say, what nothing uses for `orphans`.
     """
     session.allow(Format.TABLE, Format.JSON)
-    from layerscope.analysis.check import check as check_store
+    from layerscope.analysis.check import check_all
     from layerscope.analysis.problems import Severity
-    from layerscope.report.check import check_document, check_table
-    from layerscope.stores.disk import overlay2_disk
+    from layerscope.report.check import check_document, check_tables
 
-    disk = overlay2_disk(session.store)
-    checked = check_store(session.store, disk, sizes=sizes, warn=session.cautions, tick=session.progress)
-    session.answer(lambda: check_table(checked, disk.source, session.style), lambda: check_document(checked))
-    if any(problem.kind.severity is Severity.ERROR for problem in checked.problems):
+    stores = check_all(session.store, sizes=sizes, warn=session.cautions, tick=session.progress)
+    session.answer(lambda: check_tables(stores, session.style), lambda: check_document(stores))
+    if any(problem.kind.severity is Severity.ERROR for checked in stores for problem in checked.problems):
         raise typer.Exit(ExitCode.GATE)
