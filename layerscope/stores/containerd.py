@@ -12,7 +12,18 @@ from functools import cached_property
 from typing import Final
 
 from layerscope.errors import CorruptStoreError, UnsupportedStoreError
-from layerscope.model import Caution, ChainId, ContainerId, ImageId, OverlayOptions, Role, Source, Target, Warn
+from layerscope.model import (
+    CacheId,
+    Caution,
+    ChainId,
+    ContainerId,
+    ImageId,
+    OverlayOptions,
+    Role,
+    Source,
+    Target,
+    Warn,
+)
 from layerscope.stores import records, stacks
 from layerscope.stores.containerd_images import ContainerdImages
 from layerscope.stores.containers import ContainerDb, ContainerRecord
@@ -148,8 +159,14 @@ class ContainerdStore:
         return snapshots
 
     def image_target(self, image: ImageRecord, *, images: Sequence[ImageRecord] | None = None) -> Target:
-        """The image with its stack. ``images`` are all images as another witness names them."""
-        places = [self._place(snapshot, record) for record, snapshot in self._image_layers(image)]
+        """The image with its stack: snapshots, or if it is not unpacked the blobs of its layers.
+
+        ``images`` are all images as another witness names them.
+        """
+        if image.diff_ids and self.snapshots.chain(chain_ids(image.diff_ids)[-1]) is None:
+            places = self._packed(image)
+        else:
+            places = [self._place(snapshot, record) for record, snapshot in self._image_layers(image)]
         images = self.images() if images is None else images
         return stacks.image_target(image, places, images, self.options, self.source)
 
@@ -166,6 +183,26 @@ class ContainerdStore:
             role = Role.UPPER if snapshot is chain[-1] else Role.INIT if _is_init(snapshot) else Role.IMAGE
             places.append(self._place(snapshot, known.get(ChainId(snapshot.key)), role))
         return stacks.container_target(container, image, places, images, self.options, self.source)
+
+    def _packed(self, image: ImageRecord) -> list[Place]:
+        """The layers of an image that is not unpacked. Raises UnsupportedStoreError when one is not here."""
+        chain = chain_ids(image.diff_ids)
+        tars = [tar for digest in image.blobs if (tar := self.imagedb.content.layer(digest)) is not None]
+        if len(tars) != len(chain) or len(image.blobs) != len(chain):
+            raise UnsupportedStoreError(
+                f"the image {image.name} is not unpacked, and not all of its layers were pulled: it has no snapshot"
+                f" {chain[-1]}, and {len(tars)} of {len(chain)} layers",
+                "pull it again; making a container of it unpacks it (`docker create`)",
+            )
+        return [
+            Place(
+                cache_id=None,
+                diff_dir=tar.place,
+                record=LayerRecord(chain_id, diff_id, CacheId(""), chain[index - 1] if index else None, None),
+                tar=tar,
+            )
+            for index, (tar, diff_id, chain_id) in enumerate(zip(tars, image.diff_ids, chain, strict=True))
+        ]
 
     def _image_of(
         self, container: ContainerRecord, images: Sequence[ImageRecord], chain: Sequence[Snapshot]

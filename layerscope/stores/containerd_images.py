@@ -101,7 +101,8 @@ class ContainerdImages:
                 f"the image configuration {path} does not exist",
                 "the image was not pulled completely; pull it again",
             )
-        return replace(image_record(identifier, references, config, None, path), config_path=path)
+        record = image_record(identifier, references, config, None, path)
+        return replace(record, config_path=path, blobs=manifest.layers)
 
     def _choose(self, candidates: Sequence[ImageRecord], references: tuple[str, ...]) -> ImageRecord:
         """One platform's image: the one asked for, else one that is unpacked, else this machine's."""

@@ -17,12 +17,15 @@ from layerscope.errors import CorruptStoreError
 from layerscope.model import Caution, DiffId, Warn
 from layerscope.stores import records
 from layerscope.stores.records import DataRoot
+from layerscope.tars.layer import TarLayer
+from layerscope.tars.sources import FileSource
 
 BLOBS: Final = "io.containerd.content.v1.content/blobs/sha256"
 INGESTS: Final = "io.containerd.content.v1.content/ingest"
 """Downloads that were begun."""
 LARGEST_DOCUMENT: Final = 16 << 20
 """Registries refuse manifests of more than 4 MiB."""
+LARGEST_LAYER: Final = 1 << 62
 DEEPEST: Final = 8
 """Indexes in each other; one is usual, two are rare."""
 MOST_MANIFESTS: Final = 1000
@@ -161,6 +164,7 @@ class ContentStore(Manifests):
     def __init__(self, root: DataRoot, warn: Warn) -> None:
         super().__init__(warn)
         self.root = root
+        self._layers: dict[str, TarLayer] = {}
 
     def path(self, digest: str) -> str:
         """Where a blob lies. Raises CorruptStoreError when ``digest`` is none."""
@@ -174,6 +178,17 @@ class ContentStore(Manifests):
 
     def place(self, digest: str) -> str:
         return self.root.join(self.path(digest))
+
+    def layer(self, digest: str) -> TarLayer | None:
+        """A layer's blob; None when it is not here. Raises CorruptStoreError."""
+        if digest not in self._layers:
+            path = self.path(digest)
+            fd = self.root.open_file(path, largest=LARGEST_LAYER)
+            if fd is None:
+                return None
+            source = FileSource(fd, owned=True)
+            self._layers[digest] = TarLayer(self.root.join(path), source, os.fstat(fd).st_size, digest=digest)
+        return self._layers[digest]
 
     def document(self, digest: str) -> dict[str, Any] | None:
         path = self.path(digest)

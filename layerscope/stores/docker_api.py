@@ -209,9 +209,9 @@ class DockerApiStore:
     def image_target(self, image: ImageRecord) -> Target:
         answer = self.engine.ask(lambda client: client.inspect_image(image.id))
         if isinstance(self.disk, ContainerdStore):
-            # First, for of an image that is not unpacked the engine has no history.
             target = self._at_source(self.disk.image_target(image, images=self.images()))
-            if self.disk.platform is None:  # else it may tell of another one
+            packed = any(layer.tar is not None for layer in target.stack)  # of such the engine has no history
+            if self.disk.platform is None and not packed:  # with a platform it may tell of another one
                 self._compare_image(image, answer)
             tags = [name for name in image.references if "@" not in name]  # it makes up a digest for each name
             if sorted(_names(answer, "RepoTags")) != sorted(tags):

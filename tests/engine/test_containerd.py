@@ -294,7 +294,7 @@ def ctr(engine: Engine, namespace: str, *arguments: str, stdin: bytes | None = N
     return done.stdout.decode()
 
 
-def test_image_that_is_not_unpacked_is_named_as_such_until_it_is(specimens: Engine, there: Cli) -> None:
+def test_image_that_is_not_unpacked_is_read_from_its_blobs_until_it_is(specimens: Engine, there: Cli) -> None:
     tag = "layerscope-test/packed:1"
     archive = saved_image(tag, [layer_tar(("only-here", b"x"))])
     ctr(specimens, "moby", "images", "import", "--no-unpack", "-", stdin=archive)
@@ -303,9 +303,11 @@ def test_image_that_is_not_unpacked_is_named_as_such_until_it_is(specimens: Engi
     (listed,) = (image for image in answer["images"] if image["references"] == [tag])
     assert listed["size_bytes"] is None
     assert [warning["code"] for warning in answer["warnings"]] == ["not-unpacked"]
-    refused = there("image", tag)
-    assert (refused.code, refused.out) == (3, "")
-    assert "not unpacked" in refused.err
+    packed = there.ok("image", tag, "--files", "--json").json
+    assert packed["layers"][0]["diff_dir"].startswith(str(containerd_root(specimens)))
+    assert [item["path"] for item in packed["layers"][0]["changed"]] == ["only-here"]
+    assert packed["warnings"] == []
+    assert there.ok("cat", tag, "only-here").out == "x"
     specimens.remove(specimens.create(tag))
     answer = there.ok("image", tag, "--json").json
     assert (answer["merged"]["files"], answer["warnings"]) == (1, [])
