@@ -7,6 +7,7 @@ from layerscope.stores.base import Store
 from layerscope.stores.classic import ClassicStore
 from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.docker_api import DockerApiStore, Engine
+from layerscope.stores.overlay import OverlayStore
 from layerscope.stores.overlay2 import Overlay2Store
 
 
@@ -19,9 +20,12 @@ def overlay2_disk(store: Store) -> Overlay2Store:
         disk = part.disk if isinstance(part, DockerApiStore) else part
         if isinstance(disk, Overlay2Store):
             return disk
+    old = any(isinstance(disk, OverlayStore) for disk in every_disk(store))
     raise UnsupportedStoreError(
         f"this question can't be put to the store at {store.source.data_root} ({store.source.driver}) yet",
-        "supported: the classic image store with the overlay2 graph driver",
+        "of this graph driver layerscope shows images and containers; `owner`, `reuse` and `verify` work, too"
+        if old
+        else "supported: the classic image store with the overlay2 graph driver",
     )
 
 

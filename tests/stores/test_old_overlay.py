@@ -234,9 +234,11 @@ def test_link_in_the_place_of_a_tree_is_not_followed(old: Offline, tmp_path: Pat
     assert "symlink" in old.fails("image", LOADED).message
 
 
-@pytest.mark.parametrize("command", [["df"], ["orphans"], ["check"]])
+@pytest.mark.parametrize("command", [["df"], ["orphans"], ["check"], ["reuse", "--remove", LOADED]])
 def test_questions_that_are_not_put_to_this_store_say_so(old: Offline, command: list[str]) -> None:
-    assert "(overlay)" in old.fails(*command).message
+    failure = old.fails(*command)
+    assert "(overlay)" in failure.message
+    assert "verify" in failure.hint
 
 
 # -- others --------------------------------------------------------------------------------------------------------
