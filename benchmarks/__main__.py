@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import subprocess
-from pathlib import Path
+from collections.abc import Iterator
 
 from benchmarks.host import df, host
 from benchmarks.images import change_container, load_stack
 from benchmarks.layers import verify
 from benchmarks.measure import LAYERSCOPE, peak_resident_bytes, ratio, side_by_side
-from layerscope.workers import usable_cores
+from benchmarks.results import RESULTS, Row, report
 from tests.dockerd import Engine, find_engine
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
 MB = 1_000_000
 
 
@@ -23,26 +20,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--entries", type=int, default=500_000, help="files and directories of the image")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each command")
+    parser.add_argument("--only", choices=["main", "host"], help="one section instead of both")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     arguments = parser.parse_args()
     engine = find_engine()
     os.environ["DOCKER_HOST"] = engine.host
-    rows = [
-        *startup(arguments.rounds),
-        *image(engine, arguments.entries, arguments.rounds),
-        *container(engine, arguments.entries, arguments.rounds),
-        *verify(engine, arguments.rounds),
-        *df(engine, arguments.entries, arguments.rounds),
-        *host(arguments.rounds),
-    ]
-    text = report(rows, arguments.entries, arguments.rounds, engine.docker_path)
-    print(text)
-    if arguments.write:
-        RESULTS.write_text(text)
+    entries, rounds = arguments.entries, arguments.rounds
+    for name, title, rows in (
+        ("main", "The main job", main_job(engine, entries, rounds)),
+        ("host", "A whole host", whole_host(engine, entries, rounds)),
+    ):
+        if arguments.only in (None, name):
+            command = f"make bench BENCH='--only {name} --entries {entries} --rounds {rounds}'"
+            report(title, command, rows, write=arguments.write)
 
 
-Row = tuple[str, str, str, str]
-"""What was measured, layerscope's figure, the yardstick's figure, and how they compare with the target."""
+def main_job(engine: Engine, entries: int, rounds: int) -> Iterator[Row]:
+    yield from startup(rounds)
+    yield from image(engine, entries, rounds)
+    yield from container(engine, entries, rounds)
+
+
+def whole_host(engine: Engine, entries: int, rounds: int) -> Iterator[Row]:
+    yield from host(rounds)
+    yield from df(engine, entries, rounds)
+    yield from verify(engine, rounds)
 
 
 def startup(rounds: int) -> list[Row]:
@@ -100,25 +102,6 @@ def container(engine: Engine, entries: int, rounds: int) -> list[Row]:
 def diff_dirs(engine: Engine, tag: str) -> list[str]:
     data = engine.inspect(tag)["GraphDriver"]["Data"]
     return [data["UpperDir"], *data["LowerDir"].split(":")]
-
-
-def report(rows: list[Row], entries: int, rounds: int, docker: str) -> str:
-    version = subprocess.run([docker, "--version"], capture_output=True, text=True).stdout.strip()
-    lines = [
-        "# Results",
-        "",
-        "Side by side in one run, warm, medians; a ratio is the median of the ratios of the rounds. Repeat it with",
-        f"`make bench BENCH='--entries {entries} --rounds {rounds}'`.",
-        "",
-        f"{usable_cores()} cores, Linux {platform.release().split('-')[0]}, Python {platform.python_version()},"
-        f" {version or 'docker'}.",
-        "",
-        "| what | layerscope | yardstick | |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

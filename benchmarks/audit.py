@@ -14,10 +14,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from benchmarks.audit_images import MB, chosen, copy_tree, image_on, import_image
 from benchmarks.measure import LAYERSCOPE, peak_resident_bytes, ratio, side_by_side
+from benchmarks.results import RESULTS, Row, report
 from layerscope.model import XattrFamily
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.rules_file import own_rules
@@ -30,8 +32,6 @@ COLD = [*AUDIT, "--no-cache"]
 PREFIX = "layerscope-bench/audit"
 SHARING = 20
 WARM = 10
-Row = tuple[str, str, str, str]
-"""What was measured, layerscope's figure, the yardstick's figure, and how they compare with the target."""
 
 
 def main() -> None:
@@ -40,14 +40,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each command")
     parser.add_argument("--only", choices=sorted(BENCHMARKS), action="append", help="leave out the others")
     parser.add_argument("--kingfisher-venv", type=Path, default=Path("/var/tmp/layerscope-bench-kingfisher"))
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="layerscope-bench-") as place:
         os.environ["XDG_CACHE_HOME"] = place
         os.environ["LAYERSCOPE_BENCH_KINGFISHER"] = str(arguments.kingfisher_venv)
-        print("| what | layerscope | yardstick | |\n|---|---|---|---|")
-        for name in arguments.only or BENCHMARKS:
-            for row in BENCHMARKS[name](arguments.megabytes * MB, arguments.rounds):
-                print(f"| {' | '.join(row)} |", flush=True)
+        size, rounds = arguments.megabytes * MB, arguments.rounds
+        rows = chain.from_iterable(BENCHMARKS[name](size, rounds) for name in arguments.only or BENCHMARKS)
+        command = "python tests/with_engine.py python -m benchmarks.audit"
+        report(
+            "audit", f"{command} --megabytes {arguments.megabytes} --rounds {rounds}", rows, write=arguments.write
+        )
 
 
 @contextmanager

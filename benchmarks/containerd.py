@@ -11,14 +11,14 @@ from contextlib import ExitStack
 
 from benchmarks.images import load_stack
 from benchmarks.measure import LAYERSCOPE, Timed, ratio, side_by_side
+from benchmarks.results import RESULTS, Row, report
 from tests.containerd_engine import CONTAINERD, GRAPHDRIVER, engine_directory, engine_in_tree
 from tests.dockerd import Engine
 
 TARGET = 1.2
-Row = tuple[str, str, str, str]
 
 
-def rows(entries: int, images: int, rounds: int) -> list[Row]:
+def stores(entries: int, images: int, rounds: int) -> list[Row]:
     """`image` and `ls`, with the engine and without; containerd's time first."""
     with ExitStack() as stack:
         engines = [
@@ -57,10 +57,17 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=50_000, help="files and directories of the large image")
     parser.add_argument("--images", type=int, default=30, help="small images of 12 layers beside it")
     parser.add_argument("--rounds", type=int, default=9, help="measurements of each command")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     arguments = parser.parse_args()
-    print("| what | containerd | overlay2 | |\n|---|---|---|---|")
-    for row in rows(arguments.entries, arguments.images, arguments.rounds):
-        print(f"| {' | '.join(row)} |")
+    entries, images, rounds = arguments.entries, arguments.images, arguments.rounds
+    command = "python tests/with_engine.py python -m benchmarks.containerd"
+    report(
+        "The containerd image store beside overlay2",
+        f"{command} --entries {entries} --images {images} --rounds {rounds}",
+        stores(entries, images, rounds),
+        write=arguments.write,
+        columns=("what", "containerd", "overlay2", ""),
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Final
 
 from benchmarks.images import load_stack
 from benchmarks.measure import LAYERSCOPE, ratio, side_by_side
+from benchmarks.results import Row
 from tests.boltwriter import BoltWriter
 from tests.dataroot import FakeRoot
 from tests.dockerd import Engine
@@ -20,8 +21,6 @@ CONTAINERS: Final = 300
 BUILDS: Final = 200
 LIMITS: Final = {"ls": 1, "reuse": 1, "owner": 0.3, "orphans": 2, "check": 2}
 """Seconds that each command may take on the large host."""
-
-Row = tuple[str, str, str, str]
 
 
 def host(rounds: int) -> list[Row]:
