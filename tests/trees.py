@@ -107,3 +107,35 @@ def _remove(path: Path) -> None:
         remove_tree(path)
     else:
         path.unlink()
+
+
+def copy_upper(source: Path, target: Path, family: XattrFamily, links: dict[int, Path] | None = None) -> None:
+    """A copy of an upper directory: all is copied, but of xattrs only the two that the driver knows."""
+    links = {} if links is None else links
+    target.mkdir()
+    for entry in os.scandir(source):
+        status, place = entry.stat(follow_symlinks=False), target / entry.name
+        if stat.S_ISDIR(status.st_mode):
+            copy_upper(Path(entry.path), place, family, links)
+        elif stat.S_ISREG(status.st_mode) and status.st_ino in links:
+            os.link(links[status.st_ino], place)
+        elif stat.S_ISREG(status.st_mode):
+            shutil.copyfile(entry.path, place)
+            links[status.st_ino] = place
+        elif stat.S_ISLNK(status.st_mode):
+            place.symlink_to(os.readlink(entry.path))
+        else:
+            os.mknod(place, status.st_mode, status.st_rdev)
+        if not stat.S_ISDIR(status.st_mode):
+            _copy_attributes(Path(entry.path), place, family)
+    _copy_attributes(source, target, family)
+
+
+def _copy_attributes(source: Path, target: Path, family: XattrFamily) -> None:
+    status = source.lstat()
+    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+    if not source.is_symlink():
+        for name in {"security.capability", f"{family}opaque"} & {*os.listxattr(source)}:
+            os.setxattr(target, name, os.getxattr(source, name))
+        target.chmod(stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)

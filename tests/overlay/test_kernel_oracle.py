@@ -136,7 +136,7 @@ kernel_options = st.sampled_from(
 )
 
 
-def _apply(root: Path, operations: list[tuple[str, str, str, int]]) -> None:
+def apply_operations(root: Path, operations: list[tuple[str, str, str, int]]) -> None:
     for name, path, other, number in operations:
         with suppress(OSError):
             OPERATIONS[name](root, path, other, number)
@@ -162,9 +162,9 @@ def test_stack_made_by_operations_in_real_mounts(
                 (work / f"work{index}").mkdir()
                 options_rw = mount_options(layers, family, extra) + f",upperdir={upper},workdir={work}/work{index}"
                 with mounted(work / "merged", options_rw) as root:
-                    _apply(root, made)
+                    apply_operations(root, made)
             else:
-                _apply(upper, made)
+                apply_operations(upper, made)
             layers.append(upper)
         with mounted(work / "merged", mount_options(layers, family, extra)) as root:
             ours = layerscope_view(stack_of(layers, family, metacopy="metacopy=on" in extra))
