@@ -47,7 +47,7 @@ def told(finding: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def comparable(found: list[dict[str, Any]], builder: str) -> list[tuple[Any, ...]]:
-    """A second name for a file copies it up on overlay2; BuildKit's layer of containerd holds the new name alone."""
+    """A second name for a file copies it up on overlay2; BuildKit's layer in containerd has the new name only."""
     ignored = "app/link-a" if builder == "buildkit" else None
     return sorted((told(finding) for finding in found if finding["path"] != ignored), key=repr)
 
