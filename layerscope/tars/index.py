@@ -116,6 +116,8 @@ class TarIndex:
         """What an engine refuses, and what is damaged: path (``""`` for the whole) and what is wrong."""
         self.damaged = False
         """Whether something is missing because the tar does not go on."""
+        self._implied: set[int] = set()
+        """Directories that are there for what lies in them, and have no member of their own yet."""
         self._told: dict[str, int] = {}
         self._parents: dict[str, int] = {}
         """The directories in which members were met, by path as it was written."""
@@ -176,6 +178,7 @@ class TarIndex:
     def finish(self) -> None:
         """Say that all members are in, or that no more will be."""
         self._parents.clear()
+        self._implied.clear()
         for why, count in self._told.items():
             if count > MOST_NOTES:
                 self.notes.append(("", f"{count - MOST_NOTES} more paths: {why}"))
@@ -187,13 +190,10 @@ class TarIndex:
         self.notes.append(("", f"{why}; what follows is left out"))
 
     def _split(self, written: str) -> tuple[str | None, str]:
-        """Parent and name of a cleaned path; no parent for a path that leads out of the layer."""
+        """Parent and name of a cleaned path; no parent for what is no path."""
         path = written
-        if "//" in path or "/." in path or path[:1] in ("", ".", "/") or path[-1:] == "/":
+        if "//" in path or "/." in path or path[:1] in ("", ".", "/") or path[-1] == "/":
             path = _clean(path)
-            if path == ".." or path.startswith("../"):
-                self._note(written, "leads out of the layer; left out, and an engine refuses it")
-                return None, ""
         if "\0" in path or path.count("/") > MOST_DEPTH:
             self._note(written[:100], "no path that a file system has; left out")
             return None, ""
@@ -209,11 +209,15 @@ class TarIndex:
                 self._parents[path] = number
         return number
 
-    def _find(self, path: str, written: str) -> int | None:
+    def _find(self, path: str, written: str, *, make: bool = True) -> int | None:
+        """The directory that a path leads to, also through symlinks; what is missing is made if so wished."""
         left = path.split("/")[::-1] if path else []
+        own = len(left)
+        """How many of those that are left stand in the path itself, and not in a symlink."""
         above = [ROOT]
         links = 0
         while left:
+            own, in_link = min(own, len(left)), len(left) > own
             name = left.pop()
             if name in ("", "."):
                 continue
@@ -224,16 +228,22 @@ class TarIndex:
             names = self.children[above[-1]]
             number = names.get(name)
             if number is None:
+                if in_link or not make:
+                    if make:
+                        self._note(written, "lies behind a symlink to nothing; left out, and an engine refuses it")
+                    return None
                 number = names[name] = self._new(_DIRECTORY_MODE, 0, 0, 0, 0, 0)
                 self.children[number] = {}
+                self._implied.add(number)
             elif number in self.targets:
                 links += 1
                 target = self.targets[number]
                 if links > MOST_LINKS or len(left) + target.count("/") > MOST_DEPTH:
-                    self._note(written, "lies behind too many symlinks; left out")
+                    self._note(written, "lies behind too many symlinks; left out, and an engine refuses it")
                     return None
                 if target.startswith("/"):
                     above = [ROOT]
+                own = min(own, len(left))
                 left += target.split("/")[::-1]
                 continue
             elif number not in self.children:
@@ -273,7 +283,7 @@ class TarIndex:
         above, base = self._split(member.header.link)
         if above is None or not base:
             return
-        holder = self.find_directory(above)
+        holder = self._find(above, member.name, make=False)
         number = self.children[holder].get(base) if holder is not None else None
         if number is None or number in self.children or self.modes[number] == _WHITEOUT_MODE:
             self._note(member.name, "a hard link to nothing in its layer; left out, and an engine refuses it")
@@ -281,6 +291,8 @@ class TarIndex:
         names = self.children[parent]
         if names.get(name) == number:
             return
+        if name in names and self.modes[names[name]] != _WHITEOUT_MODE:
+            self._note(member.name, "comes again: the later one counts; Docker's classic store refuses it")
         self._remove(names, name)
         names[name] = number
         self.links[number] = self.links.get(number, 1) + 1
@@ -301,7 +313,10 @@ class TarIndex:
         names = self.children[parent]
         there = names.get(name)
         if there is not None:
+            if self.modes[there] != _WHITEOUT_MODE and there not in self._implied:
+                self._note(member.name, "comes again: the later one counts; Docker's classic store refuses it")
             if there in self.children and header.type == DIRECTORY:
+                self._implied.discard(there)
                 self._attributes(there, mode, header)
                 return None
             self._remove(names, name)
@@ -310,7 +325,7 @@ class TarIndex:
             size = len(os.fsencode(header.link))
         number = names[name] = self._new(mode, header.uid, header.gid, size, header.mtime_ns, member.offset)
         if header.xattrs:
-            self.xattrs[number] = header.xattrs
+            self._set_xattrs(number, header)
         if header.type == DIRECTORY:
             self.children[number] = {}
         elif header.type == SYMLINK:
@@ -330,7 +345,12 @@ class TarIndex:
         self.uids[number], self.gids[number] = header.uid & 0xFFFFFFFF, header.gid & 0xFFFFFFFF
         self.mtimes[number] = _clamped(header.mtime_ns)
         if header.xattrs:
-            self.xattrs[number] = {**self.xattrs.get(number, _NOTHING), **header.xattrs}
+            self._set_xattrs(number, header)
+
+    def _set_xattrs(self, number: int, header: Header) -> None:
+        """Beside those that are there. An empty PAX record says that there is none (Go: ``mergePAX``)."""
+        told = {name: value for name, value in header.xattrs.items() if value}
+        self.xattrs[number] = {**self.xattrs.get(number, _NOTHING), **told}
 
     def _remove(self, names: Names, name: str) -> None:
         """Make room for a member that replaces an earlier one."""
@@ -369,14 +389,11 @@ def _clamped(number: int) -> int:
 
 
 def _clean(path: str) -> str:
-    """A path from the layer's root, as Go's ``filepath.Clean`` makes it; ``../`` in front where it leads out."""
+    """A path from the layer's root, which nothing leads out of: an engine unpacks with that as its own root."""
     clean: list[str] = []
-    absolute = path.startswith("/")
     for part in path.split("/"):
-        if part in ("", "."):
-            continue
-        if part == ".." and clean and clean[-1] != "..":
-            clean.pop()
-        elif part != ".." or not absolute:
+        if part == "..":
+            clean[-1:] = []
+        elif part not in ("", "."):
             clean.append(part)
     return "/".join(clean)

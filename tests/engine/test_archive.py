@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.archives import saved_files, tar_of
 from tests.cli import Cli
 from tests.dockerd import Engine
+from tests.odd_tars import REFUSED, accepted, base
 
 Document = dict[str, Any]
 FORMS = ("tar", "gzip", "directory", "pipe")
@@ -143,3 +145,26 @@ def test_a_file_is_read_from_the_archive(engine: Engine, classic: str, cli: Cli)
         for top in sorted(cli.directory.glob("from-*"))
     )
     assert one == other != {}
+
+
+def test_odd_tars_are_as_the_engine_unpacks_them(engine: Engine, cli: Cli) -> None:
+    """Names that lead out, parents that are symlinks or missing, whiteouts in any order, marks in xattrs."""
+    tag = "layerscope-test/odd:1"
+    archive = tar_of(saved_files({tag: [base(), accepted()]}))
+    engine.load(archive, tag)
+    (cli.directory / "odd.tar").write_bytes(archive)
+    ours, theirs = (
+        [*map(comparable_version, cli.ok("files", name, "--format", "jsonl").lines)] for name in ("odd.tar", tag)
+    )
+    timeless = {"etc", "p", "p/q", "nowhere", "whiteouts", "n" * 150}
+    for line in (*ours, *theirs):
+        if line["path"] in timeless or line["kind"] == "directory":
+            line.pop("mtime")
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_noted_is_what_the_engine_refuses(engine: Engine, name: str) -> None:
+    archive = tar_of(saved_files({"layerscope-test/refused:1": [base(), REFUSED[name].bytes()]}))
+    with pytest.raises(AssertionError, match="Error processing tar file"):
+        engine.load(archive, "layerscope-test/refused:1")
