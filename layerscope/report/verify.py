@@ -7,6 +7,7 @@ from typing import Final
 
 from layerscope.analysis.attributes import Difference, Problem
 from layerscope.analysis.verify import Verdict, VerifiedLayer
+from layerscope.model import Source
 from layerscope.report.document import Document, path_fields
 from layerscope.report.shapes import (
     COUNT,
@@ -22,7 +23,7 @@ from layerscope.report.shapes import (
 )
 from layerscope.report.style import Style
 from layerscope.report.table import fit_last
-from layerscope.report.text import amount, instruction, plural, printable, shown_path
+from layerscope.report.text import amount, instruction, plural, printable, shown_path, storage
 from layerscope.timestamps import from_nanoseconds
 
 MOST_SHOWN: Final = 20
@@ -39,6 +40,13 @@ _WORDS: Final = {
     Verdict.DIFFERS: "DIFFERS",
     Verdict.UNVERIFIABLE: "unverifiable",
 }
+
+
+def verify_tables(found: Sequence[tuple[Source, Sequence[VerifiedLayer]]], style: Style) -> str:
+    """A table for each store, headed by where it is where there are several."""
+    if len(found) == 1:
+        return verify_table(found[0][1], style)
+    return "\n\n".join(f"{'Storage':<10} {storage(source)}\n\n{verify_table(one, style)}" for source, one in found)
 
 
 def verify_table(layers: Sequence[VerifiedLayer], style: Style) -> str:
@@ -107,7 +115,8 @@ def _detail(item: Difference) -> str:
     if item.problem is Problem.HARD_LINK:
         return f": no longer the same file as {expected}"
     if item.problem is Problem.CONTENT:
-        return f": CRC-64 {expected} in the tar, {found} on disk"
+        crc = "" if " at " in expected else "CRC-64 "
+        return f": {crc}{expected} in the tar, {found} on disk"
     return f": {expected or 'nothing'} in the tar, {found or 'nothing'} on disk"
 
 
@@ -121,15 +130,17 @@ def _value(item: Difference, value: str | None) -> str:
     return shown_path(value) if item.problem in (Problem.TARGET, Problem.HARD_LINK) else printable(value)
 
 
-def verify_document(layers: Sequence[VerifiedLayer]) -> Document:
+def verify_document(found: Sequence[tuple[Source, Sequence[VerifiedLayer]]]) -> Document:
+    verdicts = [layer.verdict for _, layers in found for layer in layers]
     return {
-        "layers": [_layer_document(layer) for layer in layers],
-        "counts": {verdict.value: sum(1 for layer in layers if layer.verdict is verdict) for verdict in Verdict},
+        "layers": [_layer_document(source, layer) for source, layers in found for layer in layers],
+        "counts": {verdict.value: verdicts.count(verdict) for verdict in Verdict},
     }
 
 
-def _layer_document(layer: VerifiedLayer) -> Document:
+def _layer_document(source: Source, layer: VerifiedLayer) -> Document:
     return {
+        "driver": source.driver,
         "chain_id": layer.chain_id,
         "diff_id": layer.diff_id,
         "cache_id": layer.cache_id,
@@ -160,16 +171,18 @@ def verify_schema() -> Schema:
         found=described(nullable(TEXT), "On disk. Null: nothing."),
     )
     layer = record(
+        driver=described(nullable(TEXT), "Of the store that has it."),
         chain_id=DIGEST,
         diff_id=described(nullable(DIGEST), "What the layer's tar must hash to."),
-        cache_id=described(nullable(TEXT), "Name of the directory in overlay2/."),
+        cache_id=described(nullable(TEXT), "Name of the directory in overlay2/, or in the snapshotter."),
         created_by=nullable(TEXT),
         images=listed(record(id=DIGEST, references=listed(TEXT)), "Who holds the layer."),
         verdict=one_of(Verdict),
         reasons=listed(TEXT, "Why it, or a part of it, can't be verified."),
         found_diff_id=described(
             nullable(DIGEST),
-            "What the tar hashes to as the disk gives it. Null: it can't be written anew, or --extra-only.",
+            "What the tar hashes to as the disk gives it, in containerd the one in the blob. Null: it can't be"
+            " written anew, or unpacked, or --extra-only.",
         ),
         entries=described(COUNT, "Entries of the tar."),
         tar_bytes=described(COUNT, "Size of the tar."),

@@ -57,6 +57,11 @@ def every_disk(store: Store) -> list[ClassicStore | ContainerdStore]:
     return [disk for disk in parts if isinstance(disk, (ClassicStore, ContainerdStore))]
 
 
+def disk_of(part: Store) -> ClassicStore | ContainerdStore | None:
+    """What a part of a store has on disk; None for an archive."""
+    return next(iter(every_disk(part)), None)
+
+
 def engine_of(store: Store) -> Engine | None:
     """The running engine behind a store; None where a disk is read alone."""
     return next((part.engine for part in store.parts if isinstance(part, DockerApiStore)), None)
