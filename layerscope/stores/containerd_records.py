@@ -141,7 +141,7 @@ def _namespace(name: str, bucket: Bucket) -> NamespaceRecords:
         {text: _blob(text, record) for text, record in _named(bucket, b"content", b"blob")},
         {text: _lease(text, record) for text, record in _named(bucket, b"leases")},
         {text: _ingest(text, record) for text, record in _named(bucket, b"content", b"ingests")},
-        {text: _labels(record) for text, record in _named(bucket, b"sandboxes")},
+        {text: _Fields(record).labels for text, record in _named(bucket, b"sandboxes")},
     )
 
 
@@ -152,55 +152,76 @@ def _named(bucket: Bucket, *path: bytes) -> Iterator[tuple[str, Bucket]]:
         yield text_of(key), record
 
 
-def _labels(record: Bucket) -> Labels:
-    below = record.bucket(b"labels")
-    return {text_of(key): text_of(value) for key, value in below.values()} if below is not None else {}
+class _Fields:
+    """A record, read at once: field by field would look each up from the top."""
 
+    def __init__(self, record: Bucket) -> None:
+        self.values: dict[bytes, bytes] = {}
+        self.buckets: dict[bytes, Bucket] = {}
+        for key, value in record.items():
+            if isinstance(value, Bucket):
+                self.buckets[key] = value
+            else:
+                self.values[key] = value
 
-def _keys(record: Bucket, *path: bytes) -> tuple[str, ...]:
-    below = record.bucket(*path)
-    return tuple(text_of(key) for key, _ in below.items()) if below is not None else ()
+    def text(self, name: bytes) -> str:
+        return text_of(self.values.get(name))
+
+    def keys(self, name: bytes) -> tuple[str, ...]:
+        """The keys of a bucket in the record."""
+        below = self.buckets.get(name)
+        return tuple(text_of(key) for key, _ in below.items()) if below is not None else ()
+
+    @property
+    def labels(self) -> Labels:
+        below = self.buckets.get(b"labels")
+        return {text_of(key): text_of(value) for key, value in below.values()} if below is not None else {}
 
 
 def _image(name: str, record: Bucket) -> NameRecord:
-    target = record.bucket(b"target")
-    return NameRecord(name, text_of(target.get(b"digest")) if target is not None else "", _labels(record))
+    fields = _Fields(record)
+    target = fields.buckets.get(b"target")
+    return NameRecord(name, text_of(target.get(b"digest")) if target is not None else "", fields.labels)
 
 
 def _container(name: str, record: Bucket) -> ContainerEntry:
-    snapshotter, key = text_of(record.get(b"snapshotter")), text_of(record.get(b"snapshotKey"))
-    return ContainerEntry(name, snapshotter, key, _labels(record))
+    fields = _Fields(record)
+    return ContainerEntry(name, fields.text(b"snapshotter"), fields.text(b"snapshotKey"), fields.labels)
 
 
 def _key(key: str, record: Bucket) -> KeyRecord:
-    name, parent = text_of(record.get(b"name")), text_of(record.get(b"parent"))
-    return KeyRecord(key, name, parent or None, _labels(record))
+    fields = _Fields(record)
+    return KeyRecord(key, fields.text(b"name"), fields.text(b"parent") or None, fields.labels)
 
 
 def _blob(digest: str, record: Bucket) -> BlobRecord:
-    return BlobRecord(digest, varint_of(record.get(b"size")), _labels(record))
+    fields = _Fields(record)
+    return BlobRecord(digest, varint_of(fields.values.get(b"size")), fields.labels)
 
 
 def _lease(identifier: str, record: Bucket) -> LeaseRecord:
-    snapshots = [(name, text_of(key)) for name, keys in _named(record, b"snapshots") for key, _ in keys.items()]
+    fields = _Fields(record)
+    below = fields.buckets.get(b"snapshots")
+    snapshots = [
+        (text_of(name), text_of(key))
+        for name, keys in (below.buckets() if below is not None else ())
+        for key, _ in keys.items()
+    ]
     return LeaseRecord(
         identifier,
-        time_of(record.get(b"createdat")),
-        _labels(record),
+        time_of(fields.values.get(b"createdat")),
+        fields.labels,
         tuple(snapshots),
-        _keys(record, b"content"),
-        _keys(record, b"images"),
-        _keys(record, b"ingests"),
+        fields.keys(b"content"),
+        fields.keys(b"images"),
+        fields.keys(b"ingests"),
     )
 
 
 def _ingest(ref: str, record: Bucket) -> IngestRecord:
-    return IngestRecord(
-        ref,
-        text_of(record.get(b"ref")),
-        time_of(record.get(b"expireat")),
-        text_of(record.get(b"expected")) or None,
-    )
+    fields = _Fields(record)
+    expires = time_of(fields.values.get(b"expireat"))
+    return IngestRecord(ref, fields.text(b"ref"), expires, fields.text(b"expected") or None)
 
 
 def _snapshots(top: Bucket) -> dict[str, SnapshotRecord]:
@@ -208,11 +229,12 @@ def _snapshots(top: Bucket) -> dict[str, SnapshotRecord]:
 
 
 def _snapshot(name: str, record: Bucket) -> SnapshotRecord:
+    fields = _Fields(record)
     return SnapshotRecord(
         name,
-        uvarint_of(record.get(b"id")) or None,
-        text_of(record.get(b"parent")) or None,
-        _KINDS.get(record.get(b"kind") or b""),
-        varint_of(record.get(b"size")),
-        varint_of(record.get(b"inodes")),
+        uvarint_of(fields.values.get(b"id")) or None,
+        fields.text(b"parent") or None,
+        _KINDS.get(fields.values.get(b"kind", b"")),
+        varint_of(fields.values.get(b"size")),
+        varint_of(fields.values.get(b"inodes")),
     )

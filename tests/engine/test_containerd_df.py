@@ -164,3 +164,9 @@ def test_both_stores_are_added_up(containerd: Engine, tmp_path: Any) -> None:
             assert {entry["driver"] for entry in surveys["entries"]} == {"overlayfs", "overlay2"}
             word = next(entry["cache_id"] for entry in surveys["entries"] if entry["driver"] == "overlay2")
             assert cli.ok("owner", word, "--json").json["driver"] == "overlay2"
+            for command, field in (("verify", "layers"), ("reuse", "images")):
+                told = cli.ok(command, *(["--all"] if command == "verify" else []), "--json").json
+                assert {one["driver"] for one in told[field]} == {"overlayfs", "overlay2"}
+            checked = cli.ok("check", "--json").json
+            assert [store["driver"] for store in checked["stores"]] == ["overlayfs", "overlay2"]
+            assert {one["code"] for one in checked["problems"]} == {"second-store"}
