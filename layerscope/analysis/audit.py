@@ -177,6 +177,14 @@ def _key(layer: Layer, means: Means) -> Key | None:
 
     A chain_id is what a store claims of a directory, and the disk may be anybody's: the directory counts, too.
     """
+    means_used: dict[str, str | int] = {
+        "scanner": means.scanner.version,
+        "archives": means.reach.archives,
+        "git": means.reach.git,
+    }
+    if layer.tar is not None:  # its digest was taken just now: it is what it is, wherever it lies
+        actual = None if layer.tar.index.damaged else layer.tar.actual_diff_id
+        return {"tar": actual, **means_used} if actual is not None else None
     if layer.chain_id is None or layer.role is not Role.IMAGE:
         return None
     try:
@@ -185,9 +193,7 @@ def _key(layer: Layer, means: Means) -> Key | None:
         return None
     return {
         "chain_id": layer.chain_id,
-        "scanner": means.scanner.version,
-        "archives": means.reach.archives,
-        "git": means.reach.git,
+        **means_used,
         "directory": os.fsencode(layer.diff_dir).hex(),
         "inode": stat.st_ino,
         "ctime_ns": stat.st_ctime_ns,
