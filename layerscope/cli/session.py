@@ -16,7 +16,14 @@ from typing import IO, TYPE_CHECKING, Final
 
 from layerscope.cli.options import Color, Common, Format
 from layerscope.cli.output import Progress, open_output
-from layerscope.errors import ArchiveError, UsageError
+from layerscope.errors import (
+    ArchiveError,
+    DataRootError,
+    EngineUnreachableError,
+    StoragePermissionError,
+    TargetNotFoundError,
+    UsageError,
+)
 from layerscope.model import Caution, Cautions, Source, Target, TargetKind
 from layerscope.report.text import printable
 
@@ -73,26 +80,57 @@ class Session:
             self.say(f"reading {part.source.storage} ({part.source.kind}, driver {part.source.driver})")
         return store
 
-    def target(self, text: str, kind: TargetKind | None = None) -> Target:
-        """What the user named: an image or container, an archive, a mount point (``/…``), or ``lowerdir=…``."""
-        from layerscope.stores.archive_names import image_in
-        from layerscope.stores.base import find_target
+    def target(self, text: str, kind: TargetKind | None = None, *, contents: bool = False) -> Target:
+        """What the user named: an image or container, an archive, a mount point (``/…``), or ``lowerdir=…``.
+
+        ``contents``: files will be read, which those of a pipe can't be.
+        """
+        from layerscope.stores.archive_names import image_in, is_piped
         from layerscope.stores.mountinfo import parse_options
         from layerscope.stores.mounts import directories_target, mount_target
 
         if kind is None and text.startswith("lowerdir="):
             return directories_target(parse_options(self._with_options(text), escaped=False))
+        if contents and is_piped(text):
+            raise UsageError(
+                f"`{self.command}` reads contents, which a pipe does not give a second time",
+                "save the archive to a file first",
+            )
         found = self.archive(text)
         if found is None and kind is None and text.startswith("/") and os.path.isdir(text):
             return mount_target(text)
         if found is None:
-            target = find_target(self.store, text, kind)
+            target = self._in_store(text, kind)
         elif kind is TargetKind.CONTAINER:
             raise UsageError(f"{text} is an archive, which holds no containers", f"layerscope image {text}")
         else:
             target = image_in(*found)
         self.source = target.source or self.source
         return target
+
+    def _in_store(self, text: str, kind: TargetKind | None) -> Target:
+        """An image or container of the store. Where a file that is not there was meant, the error says so."""
+        from layerscope.stores.archive_names import ends_as_archive
+        from layerscope.stores.base import find_target
+
+        try:
+            return find_target(self.store, text, kind)
+        except (DataRootError, EngineUnreachableError, StoragePermissionError, TargetNotFoundError) as error:
+            if text.startswith(("image:", "container:")) or not ends_as_archive(text):
+                raise
+            raise TargetNotFoundError(
+                f"there is no file {text}", f"it was taken for an image's name, then: {error.message}"
+            ) from error
+
+    def refuse_archive(self, text: str, command: str) -> None:
+        """Say that a command asks about a host. Raises UsageError for the name of an archive."""
+        from layerscope.stores.archive_names import archive_named
+
+        if archive_named(text) is not None:
+            raise UsageError(
+                f"{text} is an archive; `{command}` asks about the storage of a host",
+                "image, files, trace, cat, extract, diff, audit, verify and ls read archives",
+            )
 
     def archive(self, text: str) -> tuple[ArchiveStore, ArchiveName] | None:
         """The archive that the user named, opened once, and the image in it. Raises ArchiveError."""

@@ -1,6 +1,6 @@
 """What of a user's words names an archive, and which image in it.
 
-``image.tar``, ``image.tar:app:1``, ``./layout:1.2``, ``-`` (standard input), ``archive:FILE[:IMAGE]``. A name is a
+``image.tar``, ``image.tar:app:1``, ``./layout:1.2``, ``archive:FILE[:IMAGE]``, ``-`` (standard input). A name is a
 path when it begins with ``/``, ``./`` or ``../``, or ends as a tar does, and something is there; else it is the
 name of an image or container. ``image:NAME`` is always the latter.
 """
@@ -47,6 +47,17 @@ def archive_named(text: str) -> ArchiveName | None:
     return None
 
 
+def is_piped(text: str) -> bool:
+    """Whether a name means standard input."""
+    forced = next((prefix for prefix in PREFIXES if text.startswith(prefix)), "")
+    return text.removeprefix(forced).partition(":")[0] == STDIN
+
+
+def ends_as_archive(text: str) -> bool:
+    """Whether a name, or what stands before a colon in it, ends as a tar's does."""
+    return any(path.lower().endswith(ENDINGS) for path, _ in _cuts(text))
+
+
 def _cuts(text: str) -> Iterator[ArchiveName]:
     """The text as a path, then each way to cut it in two at a colon, the longest path first."""
     yield ArchiveName(text, None)
@@ -68,6 +79,8 @@ def _exists(path: str) -> bool:
 def _is_archive(path: str) -> bool:
     """Whether something is there that may be an archive: any file, or a directory that has a list of images."""
     if os.path.isdir(path):
+        if os.path.ismount(path):
+            return False  # what is mounted there may have any file at its top
         return any(os.path.isfile(os.path.join(path, name)) for name in _LISTS)
     return os.path.exists(path)
 

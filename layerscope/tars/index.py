@@ -21,6 +21,8 @@ from layerscope.tars.stream import DamagedTarError, TarMember, TarStream
 
 MOST_ENTRIES: Final = 5_000_000
 """Of one layer. An entry takes about 300 bytes of memory."""
+MOST_TEXT_BYTES: Final = 1 << 29
+"""Of all names, targets of symlinks and xattrs of one layer."""
 MOST_DEPTH: Final = 4096
 """Components of a path, as many as the kernel takes (``PATH_MAX``, half of it)."""
 MOST_LINKS: Final = 40
@@ -118,6 +120,7 @@ class TarIndex:
         """Whether something is missing because the tar does not go on."""
         self._implied: set[int] = set()
         """Directories that are there for what lies in them, and have no member of their own yet."""
+        self._text_bytes = 0
         self._told: dict[str, int] = {}
         self._parents: dict[str, int] = {}
         """The directories in which members were met, by path as it was written."""
@@ -149,10 +152,15 @@ class TarIndex:
     def add(self, member: TarMember) -> int | None:
         """Take in the next member: the number of its inode if it is a regular file with content of its own.
 
-        Raises DamagedTarError when there are more than ``MOST_ENTRIES``.
+        Raises DamagedTarError when there are more than are held in memory.
         """
+        self._text_bytes += len(member.name) + len(member.header.link)
+        if member.header.xattrs:
+            self._text_bytes += sum(map(len, member.header.xattrs.values()))
         if len(self.modes) >= MOST_ENTRIES:
             raise DamagedTarError(f"more than {MOST_ENTRIES:,} entries")
+        if self._text_bytes > MOST_TEXT_BYTES:
+            raise DamagedTarError(f"more than {MOST_TEXT_BYTES >> 20} MiB of names and attributes")
         parent_path, name = self._split(member.name)
         if parent_path is None:
             return None

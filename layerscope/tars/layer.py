@@ -31,6 +31,8 @@ class TarLayer:
         self.actual_digest: str | None = None
         """As it was read for the index; None where it can't be told."""
         self.actual_diff_id: str | None = None
+        self.plain_bytes = 0
+        """Of the tar itself, once the index was made."""
         self._source = _Hashed(source)
         self._take = take
 
@@ -45,6 +47,7 @@ class TarLayer:
         plain = self._source if self.plain is self._source else _Hashed(self.plain)
         index = read_index(TarStream(pieces(plain, 0, READ_BYTES)), digests=not plain.is_cheap, take=self._take)
         self.actual_digest, self.actual_diff_id = self._source.finished(), plain.finished()
+        self.plain_bytes = plain.read_bytes
         return index
 
     def file(self, number: int) -> Part:
@@ -59,23 +62,24 @@ class _Hashed:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._next = 0
+        self.read_bytes = 0
+        """How many were read, from the start without a gap."""
         self._hash = hashlib.sha256()
         self._digest: str | None = None
         self.is_cheap = source.is_cheap
 
     def pread(self, size: int, offset: int) -> bytes:
         data = self._source.pread(size, offset)
-        if self._digest is None and offset <= self._next < offset + len(data):
-            self._hash.update(memoryview(data)[self._next - offset :])
-            self._next = offset + len(data)
+        if self._digest is None and offset <= self.read_bytes < offset + len(data):
+            self._hash.update(memoryview(data)[self.read_bytes - offset :])
+            self.read_bytes = offset + len(data)
         return data
 
     def finished(self) -> str | None:
         """The digest of all bytes, also those that were not read yet; None where they can't be read."""
         if self._digest is None:
             try:
-                for _ in pieces(self, self._next, READ_BYTES):
+                for _ in pieces(self, self.read_bytes, READ_BYTES):
                     pass
             except OSError:
                 return None

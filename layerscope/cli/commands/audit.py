@@ -177,10 +177,11 @@ def audit(
     from layerscope.secrets.baseline import Baseline, read_baseline
     from layerscope.secrets.baseline import allow as allow_entry
     from layerscope.secrets.scan import Reach
+    from layerscope.stores.archive_names import is_piped
 
     if everything and targets:
         raise UsageError("--all and targets contradict each other", "without a target everything is audited")
-    if git and any(name.partition(":")[0] == "-" for name in targets or ()):
+    if git and any(map(is_piped, targets or ())):
         raise UsageError("--git reads files twice, which no pipe allows", "save the archive to a file first")
     kept = read_baseline(baseline) if baseline is not None else Baseline()
     inline = [allow_entry(text) for text in allow or ()]

@@ -25,7 +25,7 @@ TargetName = Annotated[
     str,
     typer.Argument(
         metavar="TARGET",
-        help="An image or container, by name or id; a mount point; or lowerdir=A:B:C.",
+        help="An image or container, by name or id; an archive; a mount point; or lowerdir=A:B:C.",
     ),
 ]
 Path = Annotated[str, typer.Argument(metavar="PATH", help="A path in the image, from its root.")]
@@ -113,7 +113,7 @@ def cat(session: Session, target: TargetName, path: Path, layer: Layer = None) -
     from layerscope.overlay.walk import Walker
 
     session.allow(Format.TABLE)
-    found = session.target(target)
+    found = session.target(target, contents=True)
     walker = Walker(found.stack, session.cautions)
     if layer is None:
         versions = follow(walker, path)
@@ -175,7 +175,7 @@ def extract_(
     from layerscope.report import document, path_tables
 
     session.allow(Format.TABLE, Format.JSON)
-    found = session.target(target)
+    found = session.target(target, contents=True)
     walker = Walker(found.stack, session.cautions)
     versions = locate(walker, path)
     if layer is not None:

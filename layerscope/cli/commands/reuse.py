@@ -85,6 +85,7 @@ def _image(session: Session, name: str) -> ImageRecord:
     from layerscope.stores.base import find_record
     from layerscope.stores.images import ImageRecord
 
+    session.refuse_archive(name, "reuse")
     found = find_record(session.store, name, TargetKind.IMAGE)
     assert isinstance(found, ImageRecord)
     return found

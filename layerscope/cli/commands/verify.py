@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -10,11 +11,11 @@ from layerscope.cli.app import command
 from layerscope.cli.options import Format
 from layerscope.cli.session import Session
 from layerscope.errors import ExitCode, UsageError
-from layerscope.model import Caution
+from layerscope.model import Caution, TargetKind
 
 if TYPE_CHECKING:
     from layerscope.analysis.verify import VerifiedLayer
-    from layerscope.model import ChainId, DiffId
+    from layerscope.model import ChainId, DiffId, Source
     from layerscope.stores.base import Store
 
 PANEL: Final = "Host"
@@ -26,7 +27,9 @@ def verify(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TARGET…", help="Images, or containers for their images' layers.", show_default=False
+            metavar="TARGET…",
+            help="Images, archives of images, or containers for their images' layers.",
+            show_default=False,
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Every layer of the store.")] = False,
@@ -45,8 +48,9 @@ def verify(
     The tar is put together again from tar-split.json.gz and the layer's directory, in memory and piece by piece.
     Where its SHA-256 is not the diff_id, the files are named. Extra and missing files, other owners, modes, times,
     links and xattrs are named in any case. In containerd the blob that a layer was unpacked from is held against
-    its digest and the diff_id, and the snapshot against the tar in it. Exits 1 when anything differs, and 3 when
-    nothing does but a layer can't be verified.
+    its digest and the diff_id, and the snapshot against the tar in it; of an archive each blob against the digest
+    in its name, and its tar against the diff_id. Exits 1 when anything differs, and 3 when nothing does but a layer
+    can't be verified.
     """
     session.allow(Format.TABLE, Format.JSON)
     from layerscope.analysis.verify import Verdict
@@ -56,15 +60,32 @@ def verify(
         raise UsageError(
             "name images or containers, or give --all", "layerscope verify IMAGE, layerscope verify --all"
         )
-    found = []
-    for part, layers in _layers(session, targets or []):
+    found = [*_archives(session, targets or [])]
+    names = [name for name in targets or [] if session.archive(name) is None]
+    for part, layers in _layers(session, names) if names or everything else ():
         found.append((part.source, _verify(session, part, layers, content=not extra_only, jobs=jobs)))
     session.answer(lambda: verify_tables(found, session.style), lambda: verify_document(found))
     verdicts = {layer.verdict for _, answers in found for layer in answers}
-    if Verdict.DIFFERS in verdicts:
+    forged = any(caution.code == "changed-image-config" for caution in session.cautions)
+    if Verdict.DIFFERS in verdicts or (forged and not names and not everything):
         raise typer.Exit(ExitCode.GATE)
     if Verdict.UNVERIFIABLE in verdicts:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _archives(session: Session, names: list[str]) -> Iterator[tuple[Source, list[VerifiedLayer]]]:
+    """What the archives among the targets come to."""
+    from layerscope.analysis.verify_archive import verify_archive
+    from layerscope.stores.base import find_record
+    from layerscope.stores.images import ImageRecord
+
+    for text in names:
+        named = session.archive(text)
+        if named is not None:
+            store, name = named
+            record = find_record(store, name.image, TargetKind.IMAGE) if name.image is not None else None
+            images = [record] if isinstance(record, ImageRecord) else store.images()
+            yield store.source, verify_archive(store, images, session.progress)
 
 
 def _verify(
