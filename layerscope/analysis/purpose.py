@@ -153,7 +153,7 @@ CONTAINERD_REMEDIES: Final[dict[Purpose, Remedy]] = {
     Purpose.IMAGE_BLOB: Remedy("docker rmi IMAGE", "goes with the last image that leads to it"),
     Purpose.BUILD_BLOB: Remedy("docker builder prune --all", "what images have stored as well stays"),
     Purpose.DOWNLOAD: Remedy(None, "a pull is under way; one that was cut off expires after a day: or pull again"),
-    Purpose.HISTORY: Remedy("docker buildx history rm --all", "an engine without it forgets old builds by itself"),
+    Purpose.HISTORY: Remedy(None, "BuildKit keeps it to tell of past builds, and decides how long"),
     Purpose.HELD: Remedy(_LEASE, "a pull that is under way, or another client of containerd, keeps it"),
     Purpose.LEAKED_UPPER: Remedy(_LEASE, "it has what a lost container wrote; the lease has the container's id"),
     Purpose.LEAKED_INIT: Remedy(_LEASE, "the lease has the id of the lost container"),

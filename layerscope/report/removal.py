@@ -85,7 +85,7 @@ def _pin(item: PinnedLayer | KeptBlob) -> str:
         case PinKind.LAYER:
             return f"layer {short_id(item.holder)} on top of it"
         case PinKind.BUILD_HISTORY:
-            return "build history (docker buildx history rm)"
+            return "build history"
         case PinKind.LEASE:
             return f"lease {printable(item.holder)}"
 

@@ -13,7 +13,7 @@ from tests.engine.test_containerd import containerd_root
 from tests.engine.test_containerd_owner_orphans import owner
 from tests.engine.test_owner_orphans import DOCKERFILE, work, working
 
-SECONDS = 10
+SECONDS = 5
 TAG = "layerscope-test/check:1"
 
 

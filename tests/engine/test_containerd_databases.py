@@ -18,7 +18,7 @@ from tests.engine.test_containerd import containerd_root
 from tests.engine.test_owner_orphans import work, working
 
 MOST_READS = 10_000
-SECONDS = int(os.environ.get("LAYERSCOPE_TEST_SECONDS", "5"))
+SECONDS = int(os.environ.get("LAYERSCOPE_TEST_SECONDS", "3"))
 
 
 @pytest.mark.parametrize("read_ahead", [READ_AHEAD, 4096])

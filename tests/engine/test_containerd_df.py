@@ -19,7 +19,7 @@ from tests.engine.test_containerd import containerd_root
 from tests.engine.test_owner_orphans import DOCKERFILE, work, working
 
 TAG = "layerscope-test/df:1"
-SECONDS = 6
+SECONDS = 3
 
 
 def du(*paths: object) -> int:

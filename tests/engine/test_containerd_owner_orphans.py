@@ -32,7 +32,7 @@ from tests.dockerd import BASE, Engine
 from tests.engine.test_containerd import containerd_root, ctr, merged
 from tests.engine.test_owner_orphans import DOCKERFILE, inspected, many_files, until, work, working
 
-SECONDS = 12
+SECONDS = 6
 MIN_AGE_SECONDS = 5
 BLOBS = "io.containerd.content.v1.content/blobs/sha256"
 SNAPSHOTS = "io.containerd.snapshotter.v1.overlayfs/snapshots"

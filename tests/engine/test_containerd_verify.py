@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,28 +53,36 @@ def test_loaded_layers_with_whiteouts_are_as_their_blobs_say(containerd: Engine,
     assert saved(containerd, tag)
 
 
-Change = Callable[[Path], object]
-CHANGES: dict[str, Change] = {
-    "content": lambda fs: (fs / "app/conf/one").write_bytes(b"two\n"),
-    "extra": lambda fs: (fs / "app/extra").write_bytes(b"x"),
-    "mode": lambda fs: (fs / "app/conf/one").chmod(0o644),
-    "owner": lambda fs: os.chown(fs / "app/data", 1, 1),
-    "missing": lambda fs: (fs / "app/fifo").unlink(),
-    "target": lambda fs: ((fs / "app/conf/soft").unlink(), (fs / "app/conf/soft").symlink_to("two")),
-    "xattr": lambda fs: os.setxattr(fs / "app/conf", "user.note", b"x"),
-}
-
-
-@pytest.mark.parametrize("problem", CHANGES)
-def test_tampered_layer_is_named(containerd: Engine, there: Cli, problem: str) -> None:
-    """The layer is a fresh one each time: it can't be put back as it was."""
-    steps = STEPS.replace("echo one", f"echo one > /{problem} && echo one")
-    tag = containerd.build(f"layerscope-test/tampered:{problem}", steps, buildkit=True)
-    layers = there.ok("image", tag, "--json").json["layers"]
-    CHANGES[problem](Path(layers[1]["diff_dir"]))
+def test_tampered_layer_is_named(containerd: Engine, there: Cli) -> None:
+    """A change of each kind, each of another path of the layer that the second step made."""
+    tag = containerd.build("layerscope-test/tampered:1", STEPS.replace("echo one", "echo ten"), buildkit=True)
+    fs = Path(there.ok("image", tag, "--json").json["layers"][1]["diff_dir"])
+    (fs / "app/conf/one").write_bytes(b"two\n")
+    (fs / "app/extra").write_bytes(b"x")
+    (fs / "app/data/big").chmod(0o640)
+    os.chown(fs / "app/data", 1, 1)
+    (fs / "app/fifo").unlink()
+    (fs / "app/conf/soft").unlink()
+    (fs / "app/conf/soft").symlink_to("two")
+    os.setxattr(fs / "app/conf", "user.note", b"x")
+    os.truncate(fs / "app/holes", 7)
     answer = verify(there, tag, code=1)
     assert [layer["verdict"] for layer in answer["layers"]] == ["ok", "differs", "ok", "ok"]
-    assert problem in {one["problem"] for one in answer["layers"][1]["differences"]}
+    found = {(one["path"], one["problem"]) for one in answer["layers"][1]["differences"]}
+    assert found >= {
+        ("app/conf/hard", "content"),  # the same file, and the first of its names in the tar
+        ("app/extra", "extra"),
+        ("app/data/big", "mode"),
+        ("app/data", "owner"),
+        ("app/fifo", "missing"),
+        ("app/conf/soft", "target"),
+        ("app/conf", "xattr"),
+        ("app/holes", "size"),
+    }
+    assert {path for path, _ in found} <= {
+        *("app", "app/conf/one", "app/conf/hard", "app/extra", "app/data/big", "app/data", "app/fifo"),
+        *("app/conf/soft", "app/conf", "app/holes"),
+    }
     containerd.docker("rmi", tag)
     containerd.images.remove(tag)
 
