@@ -136,7 +136,7 @@ class Session:
         """The archive that the user named, opened once, and the image in it. Raises ArchiveError."""
         from layerscope.stores.archive import open_archive
         from layerscope.stores.archive_names import STDIN, archive_named
-        from layerscope.stores.open import platform_asked_for
+        from layerscope.stores.open import options_asked_for, platform_asked_for
 
         name = archive_named(text)
         if name is None:
@@ -144,9 +144,9 @@ class Session:
         store = self._archives.get(name.path)
         if store is None:
             pipe = sys.stdin.buffer if name.path == STDIN else None
-            store = open_archive(
-                name.path, platform_asked_for(self.common.platform), self.cautions, pipe, self.onlooker
-            )
+            options = options_asked_for(False, self.common.overlay_options)
+            platform = platform_asked_for(self.common.platform)
+            store = open_archive(name.path, platform, self.cautions, pipe, self.onlooker, options)
             self._archives[name.path] = store
             self.say(f"reading {store.source.archive} ({store.source.driver})")
         self.source = store.source

@@ -131,7 +131,8 @@ def _totals(found: Inspection, style: Style) -> str:
         for reason, each in hidden.items()
         if each.files or each.size_bytes
     ]
-    lines.append(f"Hidden     {plural(files, 'file')}: {style.size(size)}, still on disk")
+    where = "in the archive" if any(layer.tar is not None for layer in found.target.stack) else "on disk"
+    lines.append(f"Hidden     {plural(files, 'file')}: {style.size(size)}, still {where}")
     lines.append(f"           {' · '.join(reasons)}")
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import stat as st
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import IO, Any, Final, NoReturn
@@ -26,6 +26,7 @@ from layerscope.model import (
     Target,
     TargetKind,
     Warn,
+    ignore,
 )
 from layerscope.reading import FILE, open_untouched
 from layerscope.stores import records, stacks
@@ -48,16 +49,20 @@ _LAYOUT: Final = "oci-layout"
 _MOST_IMAGES: Final = 1000
 _NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _NO_CACHE_ID: Final = CacheId("")
+_DEFAULTS: Final = OverlayOptions()
 
 
 class ArchiveStore:
     """The images of one archive."""
 
-    def __init__(self, files: ArchiveFiles, platform: Platform | None, warn: Warn) -> None:
+    def __init__(
+        self, files: ArchiveFiles, platform: Platform | None, warn: Warn, options: OverlayOptions = _DEFAULTS
+    ) -> None:
         """Raises ArchiveError when the archive holds no list of images."""
         self.files = files
         self.platform = platform
         self.warn = warn
+        self.options = options
         self._broken: list[BrokenRecord] = []
         if files.problem is not None:
             warn(Caution("damaged-archive", files.path, f"{files.problem}; what follows is left out"))
@@ -91,7 +96,25 @@ class ArchiveStore:
             known = found.get(image.id)
             names = {*image.references, *(known.references if known is not None else ())}
             found[image.id] = replace(image, references=sort_references(names))
+        if not self._is_oci and _INDEX in self.files.names():
+            self._compare_with_index(found.values())
         return [found[identifier] for identifier in sorted(found)]
+
+    def _compare_with_index(self, listed: Iterable[ImageRecord]) -> None:
+        """Docker since 25 writes both lists, and which one counts depends on the image store that loads it."""
+        documents = _Blobs(self.files, ignore)
+        configs: set[str] = set()
+        try:
+            for entry in self._json(_INDEX)["manifests"]:
+                configs.update(manifest.config for manifest in documents.manifests(entry["digest"]))
+        except (LayerscopeError, KeyError, TypeError) as error:
+            what = error.message if isinstance(error, LayerscopeError) else "it is no list of images"
+            self.warn(Caution("archive-mismatch", f"{self.files.path}!/{_INDEX}", f"can't be followed: {what}"))
+            return
+        for image in listed:
+            if image.id not in configs:
+                message = f"does not list {image.name} ({image.id}), which {_MANIFEST} does"
+                self.warn(Caution("archive-mismatch", f"{self.files.path}!/{_INDEX}", message))
 
     def image_layers(self, image: ImageRecord) -> list[LayerRecord]:
         """The layers of an image, base first, with the sizes of their files. Raises CorruptStoreError."""
@@ -109,7 +132,7 @@ class ArchiveStore:
             Place(cache_id=None, diff_dir=tar.place, record=_record(image, index, None), tar=tar)
             for index, tar in enumerate(self._tars(image))
         ]
-        return stacks.image_target(image, places, self.images(), OverlayOptions(), self.source)
+        return stacks.image_target(image, places, self.images(), self.options, self.source)
 
     def _tars(self, image: ImageRecord) -> list[TarLayer]:
         tars = []
@@ -294,12 +317,13 @@ def open_archive(
     warn: Warn,
     pipe: IO[bytes] | None = None,
     onlooker: Onlooker | None = None,
+    options: OverlayOptions = _DEFAULTS,
 ) -> ArchiveStore:
     """The archive in a file or directory, or what comes out of a ``pipe``, where ``onlooker`` sees all files.
 
     Raises ArchiveError.
     """
-    return ArchiveStore(_files(path, pipe, onlooker), platform, warn)
+    return ArchiveStore(_files(path, pipe, onlooker), platform, warn, options)
 
 
 def _files(path: str, pipe: IO[bytes] | None, onlooker: Onlooker | None) -> ArchiveFiles:

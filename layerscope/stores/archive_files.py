@@ -203,6 +203,7 @@ class PipeFiles:
         self._onlooker = onlooker
         self._index = TarIndex()
         self._documents: dict[int, bytes] = {}
+        self._document_bytes = 0
         self._layers: dict[int, TarLayer] = {}
         self.problem = None
         source = unpacked(Sequential(pipe.read), 1 << 60)
@@ -237,7 +238,8 @@ class PipeFiles:
             self._layers[number] = layer
             if onlooker is not None:
                 onlooker.done(layer)
-        elif size <= LARGEST_DOCUMENT and sum(map(len, self._documents.values())) + size <= MOST_DOCUMENT_BYTES:
+        elif size <= LARGEST_DOCUMENT and self._document_bytes + size <= MOST_DOCUMENT_BYTES:
+            self._document_bytes += size
             self._documents[number] = b"".join([head, *chunks])
 
     def names(self) -> list[str]:

@@ -216,7 +216,7 @@ class _Opener:
         )
 
     def _options(self, userxattr: bool) -> OverlayOptions:
-        options = _options(userxattr, self.overlay_options)
+        options = options_asked_for(userxattr, self.overlay_options)
         self.trusted = self.trusted or options.xattrs is XattrFamily.TRUSTED
         return options
 
@@ -274,7 +274,8 @@ def _looks_rootless(root: DataRoot, place: str) -> bool:
     return owner not in (None, 0) and not locate.is_remapped(root)
 
 
-def _options(userxattr: bool, overlay_options: str | None) -> OverlayOptions:
+def options_asked_for(userxattr: bool, overlay_options: str | None) -> OverlayOptions:
+    """What the user said of mount options, else what holds without: this kernel's defaults. Raises UsageError."""
     defaults = kernel_defaults()
     if overlay_options is not None:
         spec = parse_options(f"lowerdir=/,{overlay_options}", escaped=False)

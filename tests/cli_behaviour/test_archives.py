@@ -111,6 +111,7 @@ def test_verify_says_whether_an_archive_is_what_it_claims(cli: InProcess) -> Non
         (("image", "archive:other.txt"), 3),
         (("image", "app.tar", "--platform", "linux/s390x"), 0),
         (("image", "./layout", "--platform", "linux/s390x"), 3),
+        (("image", "app.tar", "--overlay-options", "volatile"), 2),
         (("container", "app.tar"), 2),
         (("reuse", "app.tar"), 2),
         (("cat", "-", "etc/passwd"), 2),

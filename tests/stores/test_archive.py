@@ -281,6 +281,15 @@ def test_a_configuration_that_is_not_what_its_name_says_is_told(tmp_path: Path) 
     assert problems(store) == [("changed-image-config", f"{tmp_path}/image.tar!/{name}")]
 
 
+@pytest.mark.parametrize("index", [{"manifests": []}, {"manifests": [{"digest": "sha256:" + "0" * 64}]}, {}, []])
+def test_lists_that_contradict_each_other_are_told(index: Any, tmp_path: Path) -> None:
+    """Which of them counts depends on the image store that loads the archive."""
+    files = oci_files(IMAGES, docker=True)
+    assert problems(as_file(tar_of(files))(tmp_path)) == []
+    store = as_file(tar_of({**files, "index.json": json.dumps(index).encode()}))(tmp_path)
+    assert problems(store) == [("archive-mismatch", f"{tmp_path}/image.tar!/index.json")]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
