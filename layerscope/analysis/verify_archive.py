@@ -41,7 +41,7 @@ def _verified(layer: Layer, chain_id: ChainId) -> VerifiedLayer:
         verdict=_verdict(layer),
         reasons=tuple(_reasons(layer)),
         found_diff_id=tar.actual_diff_id,
-        entries=len(index) - 1,
+        entries=index.members,
         tar_bytes=tar.plain_bytes,
         created_by=layer.created_by,
     )

@@ -333,11 +333,12 @@ def _files(path: str, pipe: IO[bytes] | None, onlooker: Onlooker | None) -> Arch
     try:
         if os.path.isdir(real):
             return DirectoryFiles(real)
+        if st.S_ISFIFO(os.stat(real).st_mode):  # `<(docker save …)`: wait for who writes
+            with open(real, "rb") as named:
+                return PipeFiles(real, named, onlooker)
         fd = open_untouched(real, FILE & ~os.O_NOFOLLOW)
     except OSError as error:
         raise ArchiveError(f"{path} can't be read: {error.strerror}", "name a file that you may read") from error
-    if st.S_ISFIFO(os.fstat(fd).st_mode):
-        return PipeFiles(real, open(fd, "rb"), onlooker)
     if not st.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise ArchiveError(f"{path} is neither a file nor a directory", "name what `docker save` wrote")

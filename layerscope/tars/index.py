@@ -118,6 +118,8 @@ class TarIndex:
         """What an engine refuses, and what is damaged: path (``""`` for the whole) and what is wrong."""
         self.damaged = False
         """Whether something is missing because the tar does not go on."""
+        self.members = 0
+        """How many the tar has."""
         self._implied: set[int] = set()
         """Directories that are there for what lies in them, and have no member of their own yet."""
         self._text_bytes = 0
@@ -154,6 +156,7 @@ class TarIndex:
 
         Raises DamagedTarError when there are more than are held in memory.
         """
+        self.members += 1
         self._text_bytes += len(member.name) + len(member.header.link)
         if member.header.xattrs:
             self._text_bytes += sum(map(len, member.header.xattrs.values()))

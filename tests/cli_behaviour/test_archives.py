@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,17 @@ def test_a_pipe_is_read_once_for_all(cli: InProcess) -> None:
     assert len(piped.ok("diff", "archive:-:base:1", "archive:-:app:1", "--json").json["changes"]) == 4
     found = piped.ok("audit", "-", "--exit-zero", "--no-cache", "--json").json
     assert [finding["exposure"] for finding in found["findings"]] == ["deleted", "visible"]
+
+
+def test_a_named_pipe_is_a_pipe(cli: InProcess) -> None:
+    """What a shell makes of `<(docker save app)`."""
+    os.mkfifo("fifo")
+    with subprocess.Popen(["sh", "-c", "sleep 0.2; cat app.tar > fifo"]):
+        assert cli.ok("image", "./fifo", "--json").json["hidden"]["files"] == 2
+    with subprocess.Popen(["sh", "-c", "cat app.tar > fifo"]):
+        failure = failure_of(cli("cat", "./fifo", "etc/passwd"))
+    assert "through a pipe" in failure.message
+    assert failure.hint == "save the archive to a file first"
 
 
 def test_an_image_of_the_store_is_named_as_such(cli: InProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Final
@@ -136,9 +137,10 @@ def _content(walker: Walker, versions: PathVersions, version: Version, path: str
         with open_content(versions, version, walker.data_trees) as content:
             yield from read_chunks(content)
     except OSError as error:
-        raise PathNotFoundError(
-            f"{path!r} can't be read: {error.strerror}", "the layer on disk may be damaged, or hold no data of it"
-        ) from error
+        hint = "the layer on disk may be damaged, or hold no data of it"
+        if error.errno == errno.ESPIPE:
+            hint = "save the archive to a file first"
+        raise PathNotFoundError(f"{path!r} can't be read: {error.strerror}", hint) from error
 
 
 def _for_terminal(chunks: Iterable[bytes]) -> Iterator[bytes]:
