@@ -17,7 +17,7 @@ from layerscope.analysis.containerd_purpose import ContainerdPurposes
 from layerscope.analysis.containerd_state import ContainerdState, read_containerd_state
 from layerscope.analysis.footprint import Footprint, footprint
 from layerscope.analysis.orphans import Item, Survey, tell_unread, unknown_where_unread
-from layerscope.analysis.purpose import CONTAINERD_REMEDIES, ORPHANS, Purpose
+from layerscope.analysis.purpose import CONTAINERD_REMEDIES, NAMESPACE_REMEDIES, ORPHANS, Purpose, Remedy
 from layerscope.model import CacheId, Caution, Tick, Warn, no_tick
 from layerscope.stores import records
 from layerscope.stores.containerd import ContainerdStore
@@ -111,6 +111,11 @@ class Look:
         return sorted(found, key=lambda name: (len(name), name))
 
 
+def remedies_of(disk: ContainerdStore) -> Mapping[Purpose, Remedy]:
+    """What frees the classes of a containerd root, by whose the namespace is."""
+    return CONTAINERD_REMEDIES if disk.docker is not None else NAMESPACE_REMEDIES
+
+
 def _signs(purpose: Purpose) -> tuple[str, ...]:
     return (_SIGNS[purpose],) if purpose in _SIGNS else ()
 
@@ -141,7 +146,7 @@ class _Survey:
             if unreadable:
                 items = [unknown_where_unread(item) for item in items]
         tell_unread(items, unreadable, self.warn)
-        return Survey(tuple(items), tuple(unreadable), self.disk.source, CONTAINERD_REMEDIES)
+        return Survey(tuple(items), tuple(unreadable), self.disk.source, remedies_of(self.disk))
 
     def _walked(self, item: Item) -> Item:
         """A suspect with its size and age; what is gone from the disk has neither."""

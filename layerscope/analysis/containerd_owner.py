@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from layerscope.analysis.containerd_orphans import Look, find_containerd_orphan
+from layerscope.analysis.containerd_orphans import Look, find_containerd_orphan, remedies_of
 from layerscope.analysis.containerd_places import find_containerd_place
 from layerscope.analysis.orphans import Item
 from layerscope.analysis.owner import Answer, ContainerUse, ImageUse, Owner
-from layerscope.analysis.purpose import CONTAINERD_REMEDIES, ORPHANS, Purpose
+from layerscope.analysis.purpose import ORPHANS, Purpose
 from layerscope.errors import TargetNotFoundError
 from layerscope.model import CacheId, ContainerId, DiffId, LayerUser, Role, Warn
 from layerscope.stores import records
@@ -25,6 +25,9 @@ from layerscope.stores.livemounts import PROC
 from layerscope.stores.snapshots import DIRECTORIES, SNAPSHOTTER
 
 _LEASED: Final = (Purpose.LEAKED_UPPER, Purpose.LEAKED_INIT, Purpose.LEAKED_LEASE, Purpose.HELD)
+
+
+_VERBS: Final = {Witness.IMAGE: "images rm", Witness.CONTAINER: "containers rm"}
 
 
 def find_containerd_owner(
@@ -66,8 +69,9 @@ class _Search:
             evidence=item.evidence,
             signs=item.signs,
             suspected=item.suspected,
-            remedies=CONTAINERD_REMEDIES,
-            extra_commands=_lease_commands(item, self.state.namespace),
+            remedies=remedies_of(self.disk),
+            extra_commands=self._commands(item),
+            is_docker=self.disk.docker is not None,
         )
 
     def blob(self, path: str) -> Owner:
@@ -85,8 +89,9 @@ class _Search:
             evidence=item.evidence,
             signs=item.signs,
             suspected=item.suspected,
-            remedies=CONTAINERD_REMEDIES,
-            extra_commands=_lease_commands(item, self.state.namespace),
+            remedies=remedies_of(self.disk),
+            extra_commands=self._commands(item),
+            is_docker=self.disk.docker is not None,
         )
 
     def _judged(self, item: Item) -> Item:
@@ -159,7 +164,22 @@ class _Search:
             if entry.snapshotter == SNAPSHOTTER and wanted in chain:
                 role = _role(wanted, entry.snapshot)
                 name = f"{namespace}: {entry.id}"
-                yield ContainerUse(ContainerId(entry.id), name, "unknown", None, role, self.state.meta_path)
+                yield ContainerUse(
+                    ContainerId(entry.id), name, "unknown", None, role, self.state.meta_path, namespace
+                )
+
+    def _commands(self, item: Item) -> tuple[str, ...]:
+        """What gives up the leases that are all that keeps it, and what it is to other clients than Docker."""
+        leased = (item.suspected or item.purpose) in _LEASED
+        found = []
+        for one in sorted(item.evidence, key=lambda one: one.witness is not Witness.CONTAINER):  # they come first
+            other, separator, rest = one.holder.partition(": ")
+            where, what = (other, rest) if separator else (self.state.namespace, one.holder)
+            verb = _VERBS.get(one.witness)
+            foreign = separator or self.disk.docker is None
+            if (one.witness is Witness.LEASE and leased) or (verb is not None and foreign):
+                found.append(f"ctr -n {shlex.quote(where)} {verb or 'leases rm'} {shlex.quote(what)}")
+        return tuple(dict.fromkeys(found))
 
     def _builds(self, name: str) -> Iterator[BuildRecord]:
         return (build for build in self.state.builds if build.cache_id == name)
@@ -178,16 +198,3 @@ def _role(key: str, own: str) -> Role:
 def _image_use(image: ImageRecord, index: int | None, created_by: str | None) -> ImageUse:
     user = LayerUser(image.id, image.references)
     return ImageUse(user, index, len(image.diff_ids), created_by, image.config_path or "")
-
-
-def _lease_commands(item: Item, namespace: str) -> tuple[str, ...]:
-    """What gives up the leases that are all that keeps it."""
-    if (item.suspected or item.purpose) not in _LEASED:
-        return ()
-    found = []
-    for one in item.evidence:
-        if one.witness is Witness.LEASE:
-            other, separator, lease = one.holder.partition(": ")
-            where, what = (other, lease) if separator else (namespace, one.holder)
-            found.append(f"ctr -n {shlex.quote(where)} leases rm {shlex.quote(what)}")
-    return tuple(found)

@@ -26,7 +26,7 @@ from layerscope.analysis.removal import (
     RemovedImages,
     instructions,
 )
-from layerscope.errors import CorruptStoreError
+from layerscope.errors import CorruptStoreError, UnsupportedStoreError
 from layerscope.model import CacheId, ChainId, Tick, Warn, no_tick
 from layerscope.stores import records
 from layerscope.stores.base import Store
@@ -55,8 +55,14 @@ def plan_containerd_removal(
     """What removing images frees; ``wanted`` has each with the text that the user named it by.
 
     What is garbage already goes at the same time and is no part of it. Raises LayerscopeError when something that
-    may hold layers can't be read: then nothing exact can be said.
+    may hold layers can't be read, or the namespace is no engine's: then nothing exact can be said.
     """
+    if disk.docker is None:
+        raise UnsupportedStoreError(
+            f"what removing images of the namespace {disk.snapshots.namespace} does can't be told without the data"
+            " root of an engine, which has the containers",
+            "of a Docker engine give it with --data-root DIR; other clients have rules of their own",
+        )
     images = RemovedImages(store).remove(wanted)
     state = read_containerd_state(disk)
     for source in state.unreadable:

@@ -82,6 +82,7 @@ def containerd_usage(
         filesystem=file_system(root, DIRECTORIES),
         mounts=tuple(sorted({*spaces.mounts, *mounts})),
         complete=spaces.complete and complete,
+        is_docker=disk.docker is not None,
         twice_bytes=_twice(disk, state, taken, warn),
     )
 

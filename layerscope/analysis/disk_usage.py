@@ -125,6 +125,8 @@ class DiskUsage:
     """What lies below the data root and is not counted because it is mounted there, sorted."""
     complete: bool
     """False when something could not be read: the sums are then too small."""
+    is_docker: bool = True
+    """Whether the commands that prune are Docker's; else it is another client's namespace of containerd."""
     twice_bytes: int = 0
     """Of the containerd image store: the blobs of layers that are unpacked as well."""
 

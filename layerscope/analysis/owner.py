@@ -61,6 +61,8 @@ class ContainerUse:
     role: Role
     path: str
     """The file that says so."""
+    namespace: str | None = None
+    """Of containerd, where it is no container of Docker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,9 @@ class Owner:
     """What it would be, when it is too young or sources can't be read."""
     remedies: Mapping[Purpose, Remedy] = field(default_factory=lambda: REMEDIES)
     extra_commands: tuple[str, ...] = ()
-    """What frees it, where that is known better than by its class alone."""
+    """What frees it, or gives it up for others than Docker, where that is known better than by its class alone."""
+    is_docker: bool = True
+    """Whether the images and containers are Docker's."""
 
     @property
     def created_by(self) -> str | None:

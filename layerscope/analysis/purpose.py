@@ -142,9 +142,10 @@ REMEDIES: Final[dict[Purpose, Remedy]] = {
 }
 """For every class of overlay2. Words in capitals stand for names."""
 _COLLECTED: Final = (
-    "containerd's garbage collection takes it: a snapshot when any container is removed or the engine restarts, a"
-    " blob when any image is removed"
+    "containerd's garbage collection takes it: a snapshot when any container is removed or containerd restarts"
+    " (`systemctl restart containerd` where it is a service of its own), a blob when any image is removed"
 )
+_RESTART: Final = "systemctl restart docker"
 _LEASE: Final = "ctr -n moby leases rm LEASE"
 CONTAINERD_REMEDIES: Final[dict[Purpose, Remedy]] = {
     **REMEDIES,
@@ -158,9 +159,19 @@ CONTAINERD_REMEDIES: Final[dict[Purpose, Remedy]] = {
     Purpose.LEAKED_UPPER: Remedy(_LEASE, "it has what a lost container wrote; the lease has the container's id"),
     Purpose.LEAKED_INIT: Remedy(_LEASE, "the lease has the id of the lost container"),
     Purpose.LEAKED_LEASE: Remedy(_LEASE, "the container or build record that the lease was taken for is gone"),
-    Purpose.GARBAGE: Remedy("systemctl restart docker", _COLLECTED),
-    Purpose.UNKEYED: Remedy("systemctl restart docker", _COLLECTED),
-    Purpose.UNFINISHED: Remedy("systemctl restart docker", f"something was cut off; {_COLLECTED}"),
-    Purpose.UNREFERENCED: Remedy("systemctl restart docker", _COLLECTED),
+    Purpose.GARBAGE: Remedy(_RESTART, _COLLECTED),
+    Purpose.UNKEYED: Remedy(_RESTART, _COLLECTED),
+    Purpose.UNFINISHED: Remedy(_RESTART, f"something was cut off; {_COLLECTED}"),
+    Purpose.UNREFERENCED: Remedy(_RESTART, _COLLECTED),
 }
 """For every class of a containerd root."""
+_FOREIGN: Final = "nerdctl, crictl and kubectl have commands of their own"
+NAMESPACE_REMEDIES: Final[dict[Purpose, Remedy]] = {
+    **CONTAINERD_REMEDIES,
+    **dict.fromkeys((Purpose.IMAGE, Purpose.IMAGE_BLOB), Remedy("ctr -n NAMESPACE images rm IMAGE", _FOREIGN)),
+    **dict.fromkeys(
+        (Purpose.UPPER, Purpose.INIT, Purpose.LOWER), Remedy("ctr -n NAMESPACE containers rm CONTAINER", _FOREIGN)
+    ),
+    Purpose.HELD: Remedy("ctr -n NAMESPACE leases rm LEASE", "an engine, a pull or another client keeps it"),
+}
+"""The same for a namespace that is no Docker engine's."""

@@ -102,7 +102,7 @@ def _categories(usage: DiskUsage, claims: Sequence[Difference] | None, style: St
         layers = usage.of(category)
         if category in (Category.UNDECIDED, Category.BLOBS) and not layers:
             continue
-        command = COMMANDS.get(category)
+        command = COMMANDS.get(category) if usage.is_docker else None
         rows.append(
             [
                 category.value.replace("-", " "),
@@ -241,7 +241,7 @@ def _category(usage: DiskUsage, category: Category) -> Document:
         if of_class:
             taken = sum(layer.measured.allocated_bytes for layer in of_class)
             classes.append({"class": purpose, "directories": len(of_class), "allocated_bytes": taken})
-    command = COMMANDS.get(category)
+    command = COMMANDS.get(category) if usage.is_docker else None
     in_cache = sum(layer.measured.allocated_bytes for layer in layers if layer.in_build_cache)
     return {
         "category": category,

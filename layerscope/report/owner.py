@@ -140,14 +140,15 @@ def _evidence(owner: Owner, source: Source, style: Style) -> list[str]:
 
 def commands(owner: Owner) -> list[str]:
     """What to run, all of it, for the directory to go: containers first, then images, then the build cache."""
-    if owner.extra_commands:
-        return [printable(command) for command in owner.extra_commands]
+    found = [printable(command) for command in owner.extra_commands]
     if owner.purpose in ORPHANS or owner.purpose in OPEN:
         command = owner.remedies[owner.purpose].command
-        return [command] if command is not None else []
-    found = []
-    names = [use.name for use in owner.containers]
-    running = [use.name for use in owner.containers if use.state in ("running", "paused", "restarting")]
+        return found or ([command] if command is not None else [])
+    if not owner.is_docker:
+        return found
+    containers = [use for use in owner.containers if use.namespace is None]
+    names = [use.name for use in containers]
+    running = [use.name for use in containers if use.state in ("running", "paused", "restarting")]
     if running:
         found.append(_command("docker stop", running))
     if names:

@@ -15,6 +15,7 @@ from layerscope.model import Cautions, Role
 from tests.analysis.test_containerd_orphans import LOST, opened
 from tests.analysis.test_containerd_orphans import proc as proc  # a fixture
 from tests.containerdroot import APP, FakeContainerd, Image, Snapshot
+from tests.stores.offline import InProcess
 
 
 @pytest.fixture
@@ -145,3 +146,22 @@ def test_start_of_several_is_ambiguous(root: FakeContainerd, image: Image, proc:
         root.snapshot(name, None, {})
     with pytest.raises(AmbiguousTargetError, match="same-1, same-2"):
         ask(root, "same", proc)
+
+
+def test_namespace_of_another_client_is_told_with_its_own_commands(tmp_path: Path, proc: Path) -> None:
+    """Docker's commands would do nothing there; what they would remove can't be told, and is not."""
+    root = FakeContainerd(tmp_path / "containerd", namespace="k8s.io")
+    image = root.image(APP, [root.packed({"a": "a"})])
+    top = root.snapshot("pod", image.snapshots[0], {}, kind=2)
+    root.meta[b"k8s.io"][b"containers"] = {b"pod-1": {b"snapshotter": b"overlayfs", b"snapshotKey": b"pod"}}
+    root.write()
+    cli = InProcess(tmp_path)
+    place = ("--containerd-root", str(root.path), "--namespace", "k8s.io")
+    (found,) = cli.ok("owner", str(top.number), "--json", *place).json["directories"]
+    assert found["commands"] == ["ctr -n k8s.io containers rm pod-1"]
+    (found,) = cli.ok("owner", image.snapshots[0].key, "--json", *place).json["directories"]
+    assert found["commands"] == ["ctr -n k8s.io containers rm pod-1", f"ctr -n k8s.io images rm {APP}"]
+    for command in (["orphans"], ["df"], ["check"], ["verify", "--all", "--jobs", "1"], ["reuse"]):
+        assert "docker " not in cli.ok(*command, *place).out
+    refused = cli("reuse", "--remove", "app:1", *place)
+    assert (refused.code, refused.out) == (3, "")
