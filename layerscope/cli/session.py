@@ -54,6 +54,8 @@ class Session:
         self._archives: dict[str, ArchiveStore] = {}
         self.onlooker: Onlooker | None = None
         """What sees the files of archives that come through a pipe."""
+        self.rereads = False
+        """Whether contents of files in archives are read after their trees."""
         if common.json and "format" in explicit and common.format is not Format.JSON:
             raise UsageError(f"--json and --format {common.format} contradict each other", "give one of them")
         self.format = Format.JSON if common.json else common.format
@@ -96,6 +98,7 @@ class Session:
                 f"`{self.command}` reads contents, which a pipe does not give a second time",
                 "save the archive to a file first",
             )
+        self.rereads = self.rereads or contents
         found = self.archive(text)
         if found is None and kind is None and text.startswith("/") and os.path.isdir(text):
             return mount_target(text)
@@ -146,7 +149,9 @@ class Session:
             pipe = sys.stdin.buffer if name.path == STDIN else None
             options = options_asked_for(False, self.common.overlay_options)
             platform = platform_asked_for(self.common.platform)
-            store = open_archive(name.path, platform, self.cautions, pipe, self.onlooker, options)
+            store = open_archive(
+                name.path, platform, self.cautions, pipe, self.onlooker, options, reread=self.rereads
+            )
             self._archives[name.path] = store
             self.say(f"reading {store.source.archive} ({store.source.driver})")
         self.source = store.source

@@ -39,6 +39,7 @@ from layerscope.stores.records import BrokenRecord
 from layerscope.stores.references import parse
 from layerscope.stores.stacks import Place
 from layerscope.tars.layer import TarLayer
+from layerscope.tars.packing import MAGIC_BYTES, Packing, packing_of
 
 KIND: Final = "archive"
 DOCKER: Final = "docker-archive"
@@ -318,15 +319,17 @@ def open_archive(
     pipe: IO[bytes] | None = None,
     onlooker: Onlooker | None = None,
     options: OverlayOptions = _DEFAULTS,
+    *,
+    reread: bool = True,
 ) -> ArchiveStore:
     """The archive in a file or directory, or what comes out of a ``pipe``, where ``onlooker`` sees all files.
 
-    Raises ArchiveError.
+    Not to ``reread`` contents lets what is packed as a whole be unpacked only once. Raises ArchiveError.
     """
-    return ArchiveStore(_files(path, pipe, onlooker), platform, warn, options)
+    return ArchiveStore(_files(path, pipe, onlooker, reread), platform, warn, options)
 
 
-def _files(path: str, pipe: IO[bytes] | None, onlooker: Onlooker | None) -> ArchiveFiles:
+def _files(path: str, pipe: IO[bytes] | None, onlooker: Onlooker | None, reread: bool) -> ArchiveFiles:
     if pipe is not None:
         return PipeFiles(path, pipe, onlooker)
     real = os.path.abspath(path)
@@ -342,6 +345,10 @@ def _files(path: str, pipe: IO[bytes] | None, onlooker: Onlooker | None) -> Arch
     if not st.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise ArchiveError(f"{path} is neither a file nor a directory", "name what `docker save` wrote")
+    # From the middle of gzip it goes on quickly; of all else every layer would be unpacked from the start.
+    if not reread and packing_of(os.pread(fd, MAGIC_BYTES, 0)) not in (None, Packing.GZIP):
+        with open(fd, "rb") as packed:
+            return PipeFiles(real, packed, onlooker)
     return TarFiles(real, fd)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from layerscope.tars.packing import zstd
 from tests.archives import oci_files, saved_files, tar_of, write_files
 from tests.cli import Cli
 from tests.secrets.specimens import github_token
@@ -31,6 +32,7 @@ def cli(tmp_path: Path) -> InProcess:
         {
             "app.tar": tar_of(saved_files({"app:1": LAYERS})),
             "two.tar.gz": gzip.compress(tar_of(oci_files({"app:1": LAYERS, "base:1": LAYERS[:1]}, docker=True))),
+            "app.tar.zst": zstd.compress(tar_of(saved_files({"app:1": LAYERS}))),
             "other.txt": b"text",
         },
         tmp_path,
@@ -44,7 +46,7 @@ def here(cli: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(cli.directory)
 
 
-@pytest.mark.parametrize("name", ["app.tar", "./layout", "archive:layout", "two.tar.gz:app:1"])
+@pytest.mark.parametrize("name", ["app.tar", "./layout", "archive:layout", "two.tar.gz:app:1", "app.tar.zst"])
 def test_commands_read_an_archive(cli: InProcess, name: str) -> None:
     answer = cli.ok("image", name, "--files", "--hidden", "--json").json
     assert answer["source"]["kind"] == "archive"
@@ -70,11 +72,11 @@ def test_commands_read_an_archive(cli: InProcess, name: str) -> None:
 
 
 def test_audit_finds_what_a_later_layer_deleted(cli: InProcess) -> None:
-    for again in ("scanned", "from the cache"):
-        answer = cli.ok("audit", "app.tar", "--exit-zero", "--json").json
+    for name in ("app.tar", "app.tar", "app.tar.zst"):
+        answer = cli.ok("audit", name, "--exit-zero", "--json").json
         (finding,) = answer["findings"]
-        assert finding["exposure"] == "deleted", again
-        assert finding["on_disk_path"].startswith(f"{cli.directory}/app.tar!/")
+        assert finding["exposure"] == "deleted"
+        assert finding["on_disk_path"].startswith(f"{cli.directory}/{name}!/")
         assert finding["on_disk_path"].endswith("/layer.tar!/app/.env")
     both = cli.ok("audit", "two.tar.gz", "--exit-zero", "--json").json
     assert [finding["exposure"] for finding in both["findings"]] == ["deleted", "visible"]

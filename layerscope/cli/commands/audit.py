@@ -187,7 +187,7 @@ def audit(
     inline = [allow_entry(text) for text in allow or ()]
     reach = Reach(archives, git)
     means = _means(session, rules, only or [], disable or [], jobs, show_secrets, no_cache, reach)
-    session.onlooker = means.passing
+    session.onlooker, session.rereads = means.passing, git
     subjects, unread = _subjects(session, targets, everything)
     ignored, clean = _ignored(session, ignore_layers_of or [], ignore_diff_id or [])
     found = run_audit(subjects, means, ignored=ignored, clean=clean, warn=session.cautions, tick=session.progress)
