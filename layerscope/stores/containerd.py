@@ -30,7 +30,7 @@ from layerscope.stores.containers import ContainerDb, ContainerRecord
 from layerscope.stores.content_store import ContentStore, Platform
 from layerscope.stores.images import ImageRecord, chain_ids
 from layerscope.stores.layerdb import LayerRecord, MountRecord
-from layerscope.stores.metadata import Namespace, TaskContainer
+from layerscope.stores.metadata import Namespace, TaskContainer, read_namespace
 from layerscope.stores.records import BrokenRecord, DataRoot
 from layerscope.stores.snapshots import SNAPSHOTTER, Snapshot, SnapshotDb
 from layerscope.stores.stacks import Place
@@ -61,7 +61,14 @@ class ContainerdStore:
         self.platform = platform
         self.source = Source("data-root", SNAPSHOTTER, docker.path if docker is not None else None, root.path)
         self.snapshots = SnapshotDb(root, namespace, warn)
-        self.imagedb = ContainerdImages(ContentStore(root, warn), self.snapshots, contents.images, platform, warn)
+        self.imagedb = ContainerdImages(
+            ContentStore(root, warn),
+            self.snapshots,
+            contents.images,
+            platform,
+            warn,
+            lambda: read_namespace(root, namespace),
+        )
         self.containerdb = ContainerDb(docker, SNAPSHOTTER, warn, others) if docker is not None else None
         self.docker = docker
         self._contents = contents

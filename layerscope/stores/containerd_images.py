@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from layerscope.errors import CorruptStoreError, LayerscopeError, StoragePermissionError, UnsupportedStoreError
+from layerscope.errors import (
+    CorruptStoreError,
+    LayerscopeError,
+    StoragePermissionError,
+    StoreBusyError,
+    UnsupportedStoreError,
+)
 from layerscope.model import Caution, ImageId, TargetKind, Warn
 from layerscope.stores import records
 from layerscope.stores.content_store import ContentStore, Manifest, Platform, host_platform, platform_of
 from layerscope.stores.images import ImageRecord, chain_ids, image_record, sort_references
-from layerscope.stores.metadata import NamedImage
+from layerscope.stores.metadata import NamedImage, Namespace
 from layerscope.stores.records import BrokenRecord
 from layerscope.stores.references import parse
 from layerscope.stores.snapshots import SnapshotDb
@@ -30,12 +36,15 @@ class ContainerdImages:
         named: Sequence[NamedImage],
         platform: Platform | None,
         warn: Warn,
+        read_again: Callable[[], Namespace | None],
     ) -> None:
+        """``read_again`` gives what the namespace holds by now."""
         self.content = content
         self.snapshots = snapshots
         self.named = named
         self.platform = platform
         self.warn = warn
+        self.read_again = read_again
         self.broken: list[BrokenRecord] = []
         """The images that ``all`` left out."""
 
@@ -52,7 +61,8 @@ class ContainerdImages:
                 image = self._choose(self._candidates(target, references), references)
                 found.append(replace(image, parent=records.image_id(parent)))
             except (CorruptStoreError, StoragePermissionError, UnsupportedStoreError) as error:
-                self._leave_out(target, references or (group[0].name,), error)
+                if not self._is_gone(target):
+                    self._leave_out(target, references or (group[0].name,), error)
         return found
 
     def target(self, name: str) -> ImageId | None:
@@ -132,6 +142,14 @@ class ContainerdImages:
             return not image.diff_ids or self.snapshots.chain(chain_ids(image.diff_ids)[-1]) is not None
         except CorruptStoreError:
             return True  # and damaged: the user is to know
+
+    def _is_gone(self, target: str) -> bool:
+        """Whether the image was removed since its name was read: then nothing is broken."""
+        try:
+            now = self.read_again()
+        except (CorruptStoreError, StoragePermissionError, StoreBusyError):
+            return False
+        return now is None or all(named.target != target for named in now.images)
 
     def _leave_out(self, target: str, names: tuple[str, ...], error: LayerscopeError) -> None:
         self.broken.append(BrokenRecord(TargetKind.IMAGE, target, names, error))

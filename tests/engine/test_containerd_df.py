@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ from tests.engine.test_owner_orphans import DOCKERFILE, work, working
 
 TAG = "layerscope-test/df:1"
 SECONDS = 3
+COME_AND_GO = {"engine-usage", "broken-container", "container-mismatch", "broken-image", "image-mismatch"}
+"""What may be said of images and containers that are made or removed at this moment."""
 
 
 def du(*paths: object) -> int:
@@ -45,12 +48,14 @@ def bytes_of(answer: Any, name: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def busy(containerd: Engine) -> Engine:
+def busy(containerd: Engine) -> Iterator[Engine]:
     """An engine with images by both builders, build cache and a container that wrote something."""
     containerd.build(TAG, DOCKERFILE.format(salt="df"), buildkit=True)
     containerd.build("layerscope-test/df:2", DOCKERFILE.format(salt="df too"))
-    containerd.run(TAG, "dd if=/dev/zero of=/written bs=64k count=20", "--name=df")
-    return containerd
+    container = containerd.run(TAG, "dd if=/dev/zero of=/written bs=64k count=20", "--name=df")
+    yield containerd
+    if container in containerd.containers:
+        containerd.remove(container)
 
 
 def test_sums_are_those_of_du(busy: Engine, cli: Cli) -> None:
@@ -66,21 +71,29 @@ def test_sums_are_those_of_du(busy: Engine, cli: Cli) -> None:
     assert answer["complete"]
 
 
+def snapshot_bytes(engine: Engine) -> int:
+    """What the snapshotter recorded of Docker's snapshots, and what those take that are still written to."""
+    directories = containerd_root(engine) / "io.containerd.snapshotter.v1.overlayfs/snapshots"
+    records = read_all_snapshots(DataRoot(str(containerd_root(engine)))) or {}
+    return sum(
+        (record.size_bytes or 0) if record.kind is Kind.COMMITTED else du(directories / str(record.number) / "fs")
+        for name, record in records.items()
+        if name.startswith("moby/") and record.kind is not Kind.VIEW
+    )
+
+
 def test_steps_from_docker_system_df_add_up(busy: Engine, cli: Cli) -> None:
     """Docker's figure for images is what the snapshotter recorded of every snapshot, and what the others take."""
-    answer = df(cli, host=busy.host)
+    for _ in range(20):  # until containerd collects nothing meanwhile
+        before, answer = snapshot_bytes(busy), df(cli, host=busy.host)
+        if snapshot_bytes(busy) == before:
+            break
+        time.sleep(0.5)
     told = {one["name"]: one for one in answer["engine"]}
     for one in told.values():
         assert one["claimed_bytes"] + sum(step["bytes"] for step in one["steps"]) == one["allocated_bytes"]
-    directories = containerd_root(busy) / "io.containerd.snapshotter.v1.overlayfs/snapshots"
-    records = read_all_snapshots(DataRoot(str(containerd_root(busy)))) or {}
-    sizes = [
-        record.size_bytes if record.kind is Kind.COMMITTED else du(directories / str(record.number) / "fs")
-        for record in records.values()
-        if record.kind is not Kind.VIEW
-    ]
-    assert told["images"]["claimed_bytes"] == sum(size or 0 for size in sizes)
-    assert "recorded" not in {step["reason"] for step in told["containers"]["steps"]}
+    assert told["images"]["claimed_bytes"] == before
+    assert abs(sum(step["bytes"] for step in told["containers"]["steps"] if step["reason"] == "recorded")) <= 4096
 
 
 def test_layers_that_are_packed_and_unpacked_are_named(busy: Engine, cli: Cli) -> None:
@@ -142,7 +155,7 @@ def test_working_engine_is_measured_all_the_same(containerd: Engine, cli: Cli) -
         while time.monotonic() < end:
             answer = df(cli, host=containerd.host)
             assert answer["storage_bytes"] > 0
-            assert {one["code"] for one in answer["warnings"]} <= {"engine-usage"}
+            assert {one["code"] for one in answer["warnings"]} <= COME_AND_GO
             asked += 1
     assert asked > 1
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from layerscope.model import Cautions
+from layerscope.stores.open import open_store
 from tests.containerdroot import APP, FakeContainerd, Image
 from tests.dataroot import digest
 from tests.stores.offline import Offline
@@ -128,3 +130,25 @@ def test_image_that_is_not_unpacked_is_listed_and_named_as_such(store: FakeConta
     failure = offline.fails("image", "app:1")
     assert "not unpacked" in failure.message
     assert "docker create" in failure.hint
+
+
+def test_image_that_is_removed_while_it_is_read_is_not_broken(store: FakeContainerd, app: Image) -> None:
+    other = store.image("docker.io/library/other:1", [store.layer({"other": "1"})])
+    store.write()
+    warnings = Cautions()
+    opened = open_store(str(store.docker), None, None, warnings)  # its names are read
+    other.manifest.path.unlink()
+    del store.images[b"docker.io/library/other:1"]
+    store.write()
+    assert [image.references for image in opened.images()] == [("app:1",)]
+    assert list(warnings) == []
+
+
+def test_image_whose_blob_is_gone_is_broken(store: FakeContainerd, app: Image) -> None:
+    other = store.image("docker.io/library/other:1", [store.layer({"other": "1"})])
+    store.write()
+    warnings = Cautions()
+    opened = open_store(str(store.docker), None, None, warnings)
+    other.manifest.path.unlink()
+    assert [image.references for image in opened.images()] == [("app:1",)]
+    assert [warning.code for warning in warnings] == ["broken-image"]
