@@ -76,7 +76,7 @@ class TarFiles:
             raise _unreadable(path, error.strerror) from error
         if len(self._index) == 1:
             raise _unreadable(path, self._index.notes[0][1] if self._index.notes else "it is empty")
-        self.problem = self._index.notes[-1][1] if self._index.damaged else None
+        self.problem = self._index.damage_done
         self._layers: dict[int, TarLayer] = {}
 
     def names(self) -> list[str]:

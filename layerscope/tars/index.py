@@ -116,7 +116,8 @@ class TarIndex:
         """SHA-256 of the content, where it was taken."""
         self.notes: list[tuple[str, str]] = []
         """What an engine refuses, and what is damaged: path (``""`` for the whole) and what is wrong."""
-        self.damaged = False
+        self.damage_done: str | None = None
+        """Why the tar does not go on."""
         """Whether something is missing because the tar does not go on."""
         self.members = 0
         """How many the tar has."""
@@ -195,9 +196,13 @@ class TarIndex:
                 self.notes.append(("", f"{count - MOST_NOTES} more paths: {why}"))
         self._told.clear()
 
+    @property
+    def damaged(self) -> bool:
+        return self.damage_done is not None
+
     def damage(self, why: str) -> None:
         """Note that the tar does not go on."""
-        self.damaged = True
+        self.damage_done = why
         self.notes.append(("", f"{why}; what follows is left out"))
 
     def _split(self, written: str) -> tuple[str | None, str]:
