@@ -225,4 +225,4 @@ def _by_layer(contributors: Sequence[Contributor]) -> list[Contributor]:
 
 
 def _place(contributor: Contributor) -> tuple[str, str]:
-    return (contributor.directory.tree.path, contributor.directory.path)
+    return (contributor.directory.tree.key, contributor.directory.path)

@@ -21,6 +21,11 @@ class Tree(Protocol):
         ...
 
     @property
+    def key(self) -> str:
+        """Two trees with the same key hold the same."""
+        ...
+
+    @property
     def is_cheap(self) -> bool:
         """Whether any file can be read for no more than its own bytes; else their order matters."""
         ...

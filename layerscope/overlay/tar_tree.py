@@ -25,6 +25,7 @@ class TarTree:
     def __init__(self, layer: TarLayer, family: XattrFamily) -> None:
         self.layer = layer
         self.path = layer.place
+        self.key = layer.key
         self.family = family
         self.is_cheap = layer.plain.is_cheap
 

@@ -91,7 +91,7 @@ class LayerTree:
     is_cheap = True
 
     def __init__(self, path: str, family: XattrFamily, *, pool: OpenDirectories | None = None) -> None:
-        self.path = os.path.abspath(path)
+        self.path = self.key = os.path.abspath(path)
         self.family = family
         self.pool = pool or OpenDirectories()
 

@@ -26,8 +26,6 @@ class TarLayer:
         self.size_bytes = size_bytes
         """As it lies there."""
         self.digest = digest
-        self.device = int.from_bytes(hashlib.sha256(os.fsencode(place)).digest()[:6])
-        """What its inodes have for a device: no other layer's."""
         self.actual_digest: str | None = None
         """As it was read for the index; None where it can't be told."""
         self.actual_diff_id: str | None = None
@@ -49,6 +47,16 @@ class TarLayer:
         self.actual_digest, self.actual_diff_id = self._source.finished(), plain.finished()
         self.plain_bytes = plain.read_bytes
         return index
+
+    @cached_property
+    def key(self) -> str:
+        """What it is, wherever it lies: two with the same key hold the same. Takes the index."""
+        return self.place if self.index.damaged or self.actual_diff_id is None else self.actual_diff_id
+
+    @cached_property
+    def device(self) -> int:
+        """What its inodes have for a device: that of no layer that holds something else."""
+        return int.from_bytes(hashlib.sha256(os.fsencode(self.key)).digest()[:6])
 
     def file(self, number: int) -> Part:
         """The content of a regular file. Raises OSError."""
