@@ -120,8 +120,12 @@ class Unpacked:
         if offset < self._at or offset - self._at > self._step:
             self._go_near(offset)
         while offset >= self._at + len(self._ahead):
-            self._at += len(self._ahead)
-            self._ahead = self._next()
+            self._at, self._ahead = self._at + len(self._ahead), b""
+            try:
+                self._ahead = self._next()
+            except OSError:
+                self._restart()  # what is half done must not be taken for what lies here
+                raise
             if not self._ahead:
                 return b""
         start = offset - self._at
@@ -207,7 +211,7 @@ class Sequential:
         if offset < self._at:
             raise OSError(errno.ESPIPE, "it came through a pipe, and is read only once")
         while offset >= self._at + len(self._last):
-            self._at += len(self._last)
+            self._at, self._last = self._at + len(self._last), b""
             self._last = self._read(PIECE_BYTES)
             if not self._last:
                 return b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import random
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from layerscope.tars import sources
 from layerscope.tars.packing import packing_of, zstd
-from layerscope.tars.sources import PIECE_BYTES, PackedError, Part, Source, Unpacked, pieces, unpacked
+from layerscope.tars.sources import PIECE_BYTES, PackedError, Part, Sequential, Source, Unpacked, pieces, unpacked
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -108,6 +109,27 @@ def test_damage_is_an_error_that_says_so(pack: Callable[[bytes], bytes], damage:
     packed = damage(pack(" ".join(map(str, range(20_000))).encode()))
     with pytest.raises(PackedError, match=r"damaged|too early"):
         whole(unpacked(Bytes(packed), len(packed)))
+
+
+def test_what_lies_before_damage_can_be_read_again(pack: Callable[[bytes], bytes]) -> None:
+    data = plain(2_000_000)
+    packed = pack(data)[:-20]
+    source = unpacked(Bytes(packed), len(packed))
+    for _ in range(3):
+        for offset in (0, 600_000, 1_000_000):
+            assert data.startswith(source.pread(1000, offset), offset)
+        with pytest.raises(PackedError):
+            source.pread(1000, len(data))
+
+
+def test_a_pipe_is_read_forwards_only() -> None:
+    stream = io.BytesIO(plain(1_000_000))
+    source = Sequential(stream.read)
+    assert source.pread(10, 0) == source.pread(10, 0)
+    assert source.pread(10, 900_000) == stream.getvalue()[900_000:900_010]
+    with pytest.raises(OSError, match="only once"):
+        source.pread(10, 0)
+    assert source.pread(10, 1_000_000) == b""
 
 
 def test_something_else_after_the_data_is_an_error(pack: Callable[[bytes], bytes]) -> None:
