@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
@@ -85,6 +85,12 @@ def registry() -> Iterator[Registry]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        default_request_version = "HTTP/1.0"
+        """So that TLS is answered by a status line: containerd then tries without."""
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the client is gone
+                super().handle()
 
         def do_GET(self) -> None:
             self._answer(with_body=True)

@@ -30,7 +30,17 @@ from tests.cli import Cli
 from tests.containerd_engine import engine_directory, engine_in_tree
 from tests.dockerd import BASE, Engine
 from tests.engine.test_containerd import containerd_root, ctr, merged
-from tests.engine.test_owner_orphans import DOCKERFILE, inspected, many_files, until, work, working
+from tests.engine.test_owner_orphans import (
+    DOCKERFILE,
+    inspected,
+    many_files,
+    pull_and_remove,
+    pulled_layers,
+    until,
+    work,
+    working,
+)
+from tests.registry import registry
 
 SECONDS = 6
 MIN_AGE_SECONDS = 5
@@ -246,6 +256,17 @@ def kill_at_import(base: Path, engine: Engine) -> None:
         until(lambda: set(os.listdir(blobs)) - before)
 
 
+def kill_at_pull(base: Path, engine: Engine) -> None:
+    """The last layer is on its way."""
+    with registry() as served:
+        name = served.add("pulled/app", pulled_layers())
+        served.released.clear()
+        with dying(base, engine, lambda: engine.docker("pull", name)):
+            until(served.waiting.is_set)
+            assert served.waiting.is_set(), "it was killed too early"
+            served.released.set()
+
+
 def kill_at_removal(base: Path, engine: Engine) -> None:
     container = engine.run("kept:1", "mkdir /d; for i in $(seq 3000); do echo > /d/$i; done")
     upper = snapshots(engine) / owner(engine, container).name / "fs/d"
@@ -263,11 +284,15 @@ def test_engine_that_is_killed_at_work_leaves_only_true_orphans(containerd: Engi
             container = engine.create("kept:1")
             used = used_by(engine, container)
             kill_at_build(base, engine)
-        for kill_it in (kill_at_import, kill_at_removal, None):
+        for kill_it in (kill_at_import, kill_at_pull, kill_at_removal, None):
             offline = survey(engine)  # as the power cut left it
             assert_only_true(engine, offline, used, container)
+            check_and_df(engine)
             with engine_in_tree(base) as engine:
                 assert_only_true(engine, survey(engine), used, container)
+                if kill_it is kill_at_removal:  # after the pull
+                    assert Purpose.DOWNLOAD in {item.purpose for item in survey(engine).items}
+                    pull_and_remove(engine)
                 if kill_it is not None:
                     kill_it(base, engine)
                     continue
@@ -294,3 +319,16 @@ def assert_only_true(engine: Engine, found: Survey, used: set[str], container: s
     for name in used:
         assert container in {use.id for use in owner(engine, f"snapshots/{name}").containers}
     assert {item.purpose for item in found.orphans} <= ORPHANS
+
+
+def check_and_df(engine: Engine) -> None:
+    """Both finish, whatever was left; what is wrong is told, and the sums are those of du(1)."""
+    cli = Cli(engine.data_root.parent, {})
+    place = ("--data-root", str(engine.data_root), "--json")
+    problems = cli("check", *place)
+    assert problems.code == bool(problems.json["counts"]["error"]), problems.err
+    print([(one["code"], one["evidence"]) for one in problems.json["problems"]])
+    told = subprocess.run(
+        ["du", "-s", "-B1", "-x", str(engine.data_root)], capture_output=True, text=True, check=True
+    )
+    assert cli.ok("df", *place).json["total_bytes"] == int(told.stdout.split()[0])
