@@ -116,7 +116,7 @@ def test_what_lies_before_damage_can_be_read_again(pack: Callable[[bytes], bytes
     packed = pack(data)[:-20]
     source = unpacked(Bytes(packed), len(packed))
     for _ in range(3):
-        for offset in (0, 600_000, 1_000_000):
+        for offset in (0, 300_000, 600_000):
             assert data.startswith(source.pread(1000, offset), offset)
         with pytest.raises(PackedError):
             source.pread(1000, len(data))
