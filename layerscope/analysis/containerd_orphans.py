@@ -47,6 +47,14 @@ def find_containerd_orphans(
     return _Survey(disk, min_age_seconds, warn, tick, proc).run()
 
 
+def survey_with_state(disk: ContainerdStore, min_age_seconds: float, warn: Warn) -> tuple[Survey, ContainerdState]:
+    """The same, with what was read last: for who goes on from there."""
+    work = _Survey(disk, min_age_seconds, warn, no_tick, PROC)
+    survey = work.run()
+    assert work.state is not None
+    return survey, work.state
+
+
 class Look:
     """What is on disk, with the class that everything that can be read gives it."""
 
@@ -93,8 +101,10 @@ class Look:
         """Records of what nothing uses whose directories are gone already."""
         present = set(self.directories)
         for cache_id, record in self.state.numbers.items():
+            if cache_id in present:
+                continue
             purpose, evidence = self.purposes.of_directory(cache_id)
-            if purpose in ORPHANS and cache_id not in present:
+            if purpose in ORPHANS:
                 sign = f"its directory {cache_id} is gone; the record of {record.key} is left"
                 path = self.root.join(DIRECTORIES, cache_id)
                 yield Item(path, purpose, evidence, (*_signs(purpose), sign), cache_id)
@@ -129,9 +139,11 @@ class _Survey:
         self.proc = proc
         self.began_ns = time.time_ns()
         self.seen: set[tuple[int, int]] = set()
+        self.state: ContainerdState | None = None
 
     def run(self) -> Survey:
         first = Look(self.disk, self.warn, self.proc)
+        self.state = first.state
         items = list(first.items())
         unreadable = dict.fromkeys(first.state.unreadable)
         suspects = [item for item in items if item.purpose in ORPHANS]
@@ -139,6 +151,7 @@ class _Survey:
             time.sleep(_PATIENCE_SECONDS)
             walked = {item.path: self._walked(item) for item in suspects}
             second = Look(self.disk, self.warn, self.proc)
+            self.state = second.state
             unreadable.update(dict.fromkeys(second.state.unreadable))
             now = {item.path: item for item in second.items()}
             judged = {path: self._judged(item, now) for path, item in walked.items()}

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from layerscope.analysis.collection import collected
-from layerscope.analysis.containerd_orphans import find_containerd_orphans
-from layerscope.analysis.containerd_state import ContainerdState, read_containerd_state
+from layerscope.analysis.containerd_orphans import survey_with_state
+from layerscope.analysis.containerd_state import ContainerdState
 from layerscope.analysis.disk_usage import (
     CATEGORIES,
     STOPPED,
@@ -57,7 +57,7 @@ def containerd_usage(
     Classified is as ``orphans`` does. Raises LayerscopeError when the directories can't be read.
     """
     root = disk.root
-    survey = find_containerd_orphans(disk, min_age_seconds, warn)
+    survey, state = survey_with_state(disk, min_age_seconds, warn)
     for source in survey.unreadable:
         warn(Caution("unreadable-reference", source.path, source.message))
     items = [item for item in survey.items if os.path.lexists(item.path)]
@@ -72,7 +72,6 @@ def containerd_usage(
     taken = {item.path: measured for item, measured in zip(directories, spaces.trees, strict=False)}
     taken |= {path: Measured(apart=files.pop(os.path.basename(path), Space())) for path in blobs}
     foreign, metadata = _split(disk, rest, spaces.trees[len(trees) :])
-    state = read_containerd_state(disk)
     reclaimable = _Reclaimable(state, containers)
     outside, mounts, complete = _outside(disk, containers, warn, jobs, tick)
     return DiskUsage(
