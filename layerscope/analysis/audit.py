@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from layerscope.analysis.configuration import ConfigText
 from layerscope.analysis.exposure import Exposure, Fate, Fates
@@ -20,8 +20,10 @@ from layerscope.secrets.cache import Key, LayerCache, is_cacheable
 from layerscope.secrets.engine import Scanner
 from layerscope.secrets.hits import Hit, LayerScan, hit_of
 from layerscope.secrets.match import Match
-from layerscope.secrets.passing import PassingScan
 from layerscope.secrets.scan import FILES_AND_ARCHIVES, LayerSource, Reach, scan_layers
+
+if TYPE_CHECKING:
+    from layerscope.secrets.passing import PassingScan
 
 DATA_ONLY: Final = "a data-only layer, whose files have no names of their own: give it as lowerdir=DIR"
 

@@ -137,13 +137,14 @@ class Session:
 
     def archive(self, text: str) -> tuple[ArchiveStore, ArchiveName] | None:
         """The archive that the user named, opened once, and the image in it. Raises ArchiveError."""
-        from layerscope.stores.archive import open_archive
         from layerscope.stores.archive_names import STDIN, archive_named
-        from layerscope.stores.open import options_asked_for, platform_asked_for
 
         name = archive_named(text)
         if name is None:
             return None
+        from layerscope.stores.archive import open_archive
+        from layerscope.stores.open import options_asked_for, platform_asked_for
+
         store = self._archives.get(name.path)
         if store is None:
             pipe = sys.stdin.buffer if name.path == STDIN else None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
-from layerscope.tars.sources import Part
+if TYPE_CHECKING:
+    from layerscope.tars.sources import Part
 
 
 class OpenFile(Protocol):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from layerscope.model import Accumulated, XattrFamily
 from layerscope.overlay.accumulated import AccumulatedTree
 from layerscope.overlay.layers import Tree
-from layerscope.overlay.tar_tree import TarTree
 from layerscope.overlay.tree import LayerTree, OpenDirectories
-from layerscope.tars.layer import TarLayer
+
+if TYPE_CHECKING:
+    from layerscope.tars.layer import TarLayer
 
 
 def open_tree(
@@ -23,6 +26,8 @@ def open_tree(
     Of a layer in a ``tar`` the tree is read now. Raises OSError when not even its first byte can be.
     """
     if tar is not None:
+        from layerscope.overlay.tar_tree import TarTree  # what it needs takes time to import
+
         tree = TarTree(tar, family)
         tree.root().open()
         return tree

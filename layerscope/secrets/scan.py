@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
-from typing import IO, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from layerscope.model import Accumulated, Tick, XattrFamily, no_tick
 from layerscope.overlay.files import Held, OpenFile, TarFile
@@ -28,8 +28,10 @@ from layerscope.secrets.guarded import BATCH_BYTES, BATCH_FILES, SMALL_BYTES, sc
 from layerscope.secrets.hits import Hit, LayerScan, Skip, hit_of
 from layerscope.secrets.layer_files import LayerFile, LayerFiles
 from layerscope.secrets.sections import Section, sections
-from layerscope.tars.layer import TarLayer
 from layerscope.workers import run
+
+if TYPE_CHECKING:
+    from layerscope.tars.layer import TarLayer
 
 HEAD_BYTES: Final = 8000
 """A zero byte among so many first ones makes a file binary."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from layerscope.errors import AmbiguousTargetError, ArchiveError, TargetNotFoundError
 from layerscope.model import Target, TargetKind
-from layerscope.stores.archive import ArchiveStore
 from layerscope.stores.base import MOST_CANDIDATES, find_target
+
+if TYPE_CHECKING:
+    from layerscope.stores.archive import ArchiveStore
 
 STDIN: Final = "-"
 PREFIXES: Final = ("archive:", "docker-archive:", "oci-archive:", "oci:")

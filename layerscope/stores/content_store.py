@@ -11,14 +11,15 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from layerscope.errors import CorruptStoreError
 from layerscope.model import Caution, DiffId, Warn
 from layerscope.stores import records
 from layerscope.stores.records import DataRoot
-from layerscope.tars.layer import TarLayer
-from layerscope.tars.sources import FileSource
+
+if TYPE_CHECKING:
+    from layerscope.tars.layer import TarLayer
 
 BLOBS: Final = "io.containerd.content.v1.content/blobs/sha256"
 INGESTS: Final = "io.containerd.content.v1.content/ingest"
@@ -181,6 +182,9 @@ class ContentStore(Manifests):
 
     def layer(self, digest: str) -> TarLayer | None:
         """A layer's blob; None when it is not here. Raises CorruptStoreError."""
+        from layerscope.tars.layer import TarLayer  # what it needs takes time to import
+        from layerscope.tars.sources import FileSource
+
         if digest not in self._layers:
             path = self.path(digest)
             fd = self.root.open_file(path, largest=LARGEST_LAYER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from layerscope.model import (
     Accumulated,
@@ -25,7 +26,9 @@ from layerscope.model import (
 from layerscope.stores.containers import ContainerRecord
 from layerscope.stores.images import ImageRecord, build_steps, chain_ids
 from layerscope.stores.layerdb import LayerRecord
-from layerscope.tars.layer import TarLayer
+
+if TYPE_CHECKING:
+    from layerscope.tars.layer import TarLayer
 
 
 @dataclass(frozen=True, slots=True)

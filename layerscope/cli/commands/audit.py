@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -177,7 +178,7 @@ def audit(
     from layerscope.secrets.baseline import Baseline, read_baseline
     from layerscope.secrets.baseline import allow as allow_entry
     from layerscope.secrets.scan import Reach
-    from layerscope.stores.archive_names import is_piped
+    from layerscope.stores.archive_names import archive_named, is_piped
 
     if everything and targets:
         raise UsageError("--all and targets contradict each other", "without a target everything is audited")
@@ -187,7 +188,8 @@ def audit(
     inline = [allow_entry(text) for text in allow or ()]
     reach = Reach(archives, git)
     means = _means(session, rules, only or [], disable or [], jobs, show_secrets, no_cache, reach)
-    session.onlooker, session.rereads = means.passing, git
+    if any(archive_named(name) for name in targets or ()):
+        means = _watching(session, means)
     subjects, unread = _subjects(session, targets, everything)
     ignored, clean = _ignored(session, ignore_layers_of or [], ignore_diff_id or [])
     found = run_audit(subjects, means, ignored=ignored, clean=clean, warn=session.cautions, tick=session.progress)
@@ -220,7 +222,6 @@ def _means(
     from layerscope.analysis.audit import Means
     from layerscope.secrets.cache import cache_directory, open_cache
     from layerscope.secrets.engine import Scanner
-    from layerscope.secrets.passing import PassingScan
     from layerscope.secrets.rules import RuleSet
     from layerscope.secrets.rules_file import load_rules, own_rules
     from layerscope.workers import usable_cores
@@ -234,8 +235,16 @@ def _means(
         every = {rule.id: rule for rule in (*known.rules, *own_rules().rules)}
         masking = Scanner(RuleSet(tuple(every.values()), own_rules().allowlists), cache_dir=place)
     session.say(f"scanning by {len(rules.rules)} rules with {scanner.engine}")
-    passing = PassingScan(scanner, reach, reveal=reveal)
-    return Means(scanner, masking, jobs or usable_cores(), reveal, cache, reach, passing)
+    return Means(scanner, masking, jobs or usable_cores(), reveal, cache, reach)
+
+
+def _watching(session: Session, means: Means) -> Means:
+    """The same, with something that scans what comes through a pipe."""
+    from layerscope.secrets.passing import PassingScan
+
+    passing = PassingScan(means.scanner, means.reach, reveal=means.reveal)
+    session.onlooker, session.rereads = passing, means.reach.git
+    return replace(means, passing=passing)
 
 
 def _subjects(session: Session, targets: list[str] | None, everything: bool) -> tuple[list[Subject], list[Skipped]]:
