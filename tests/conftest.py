@@ -57,9 +57,12 @@ def engine() -> Iterator[Engine]:
     found.clean_up()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def containerd() -> Iterator[Engine]:
-    """A Docker engine of our own with the containerd image store. Skips, or fails where one is required."""
+    """A Docker engine of our own with the containerd image store. Skips, or fails where one is required.
+
+    Each file of tests has one to itself: some leave it in a state that others could not count on.
+    """
     with ExitStack() as stack:
         try:
             found = stack.enter_context(engine_in_tree(stack.enter_context(engine_directory())))

@@ -110,7 +110,6 @@ def test_layers_that_are_packed_and_unpacked_are_named(busy: Engine, cli: Cli) -
     assert "are layers that are unpacked as well" in cli.ok("df", DOCKER_HOST=busy.host).out
 
 
-@pytest.mark.prunes
 def test_reclaimable_is_what_pruning_frees(busy: Engine, cli: Cli) -> None:
     """Containers, then build cache, then images: the disk gets smaller by what was told each time."""
     root = containerd_root(busy)
