@@ -169,6 +169,8 @@ def _reference(
     except LayerscopeError as error:
         yield Unreadable(path, error.message)
         return
+    if text == "" and witness is Witness.UNFINISHED_LAYER:
+        return  # the file is made, and its content not written yet: a reader may come in between
     cache_id = records.cache_id(text)
     if cache_id is None:
         yield Unreadable(path, "is missing" if text is None else "names no directory of overlay2")

@@ -102,6 +102,7 @@ def test_interrupted_work_is_named_as_such(root: FakeRoot, image: StoredImage) -
     removed = layer.record.rename(layer.record.with_name(f"{layer.record.name}-123-removing"))
     write(root.layerdb / "tmp/write-set-1/cache-id", LOST)
     (root.layerdb / "tmp/write-set-2").mkdir()
+    write(root.layerdb / "tmp/write-set-3/cache-id", "")
     (root.layerdb / "mounts/empty").mkdir()
     references = find(root)
     assert said(references, layer.directory.cache_id) == [("removed-layer", removed.name)]
