@@ -24,7 +24,6 @@ from layerscope.analysis.removal import (
     Removal,
     RemovedImage,
     RemovedImages,
-    instructions,
 )
 from layerscope.errors import CorruptStoreError, UnsupportedStoreError
 from layerscope.model import CacheId, ChainId, Tick, Warn, no_tick
@@ -36,6 +35,7 @@ from layerscope.stores.images import ImageRecord, chain_ids
 from layerscope.stores.layerdb import LayerRecord
 from layerscope.stores.reachable import Node, Root, RootKind
 from layerscope.stores.snapshots import DIRECTORIES, SNAPSHOTTER
+from layerscope.stores.stacks import layer_instructions
 
 _KINDS = {
     Purpose.LOWER: PinKind.CONTAINER,
@@ -113,7 +113,7 @@ class _Plan:
 
     def _layers(self, gone: Sequence[ImageRecord]) -> Iterator[tuple[LayerRecord, str | None]]:
         """The layers of these images, base first within each."""
-        made_by = instructions(gone)
+        made_by = layer_instructions(gone)
         seen: set[ChainId] = set()
         for image in gone:
             below: ChainId | None = None

@@ -22,6 +22,7 @@ from layerscope.stores.images import ImageRecord, chain_ids
 from layerscope.stores.layerdb import LayerRecord
 from layerscope.stores.overlay2 import DRIVER, Overlay2Store
 from layerscope.stores.references import parse
+from layerscope.stores.stacks import layer_instructions
 
 BLOCK_BYTES: Final = 512
 
@@ -123,7 +124,7 @@ def plan_removal(
     images = RemovedImages(store).remove(wanted)
     gone = [item.record for item in images if item.outcome is Outcome.REMOVED]
     freed, pinned = _Layers(store, disk, warn).released(gone)
-    steps = instructions([item.record for item in images])
+    steps = layer_instructions(item.record for item in images)
     space = _Space(disk, warn, tick)
     layers = [FreedLayer(record, steps.get(record.chain_id), space.of_layer(record)) for record in freed]
     records_bytes = sum(space.of_record(record) for record in freed) + sum(space.of_image(image) for image in gone)
@@ -171,17 +172,6 @@ class _Space:
             return os.lstat(self.disk.root.join(*parts)).st_blocks * BLOCK_BYTES
         except FileNotFoundError:
             return 0
-
-
-def instructions(images: Sequence[ImageRecord]) -> dict[ChainId, str | None]:
-    """The instruction that made each layer of these images."""
-    found: dict[ChainId, str | None] = {}
-    for image in images:
-        chain = chain_ids(image.diff_ids)
-        for step in image.history:
-            if step.layer is not None:
-                found.setdefault(chain[step.layer], step.created_by or step.comment)
-    return found
 
 
 class RemovedImages:

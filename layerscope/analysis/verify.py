@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from layerscope.analysis.attributes import Difference, Owners
 from layerscope.analysis.entry_check import Expectations
@@ -36,7 +36,7 @@ from layerscope.overlay.walk import Walker
 from layerscope.stores.classic import ClassicStore, LayerDirectory
 from layerscope.stores.images import ImageRecord, chain_ids
 from layerscope.stores.layerdb import LayerRecord
-from layerscope.stores.stacks import layer_users
+from layerscope.stores.stacks import layer_instructions, layer_users
 from layerscope.stores.tarsplit import read_tar_split
 from layerscope.workers import run, usable_cores
 
@@ -82,6 +82,20 @@ class VerifiedLayer:
     images: tuple[LayerUser, ...] = ()
 
 
+class LayerTask(Protocol):
+    """A layer that was found and is to be checked."""
+
+    @property
+    def owners(self) -> Owners: ...
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is to do, about."""
+
+
+Task = TypeVar("Task", bound=LayerTask)
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     """A layer to check: its record, and the diff_id that it must have."""
@@ -94,6 +108,10 @@ class _Task:
     @property
     def diff_dir(self) -> str:
         return self.directory.path
+
+    @property
+    def size_bytes(self) -> int:
+        return self.record.size_bytes or 0
 
 
 def layers_of(images: Iterable[ImageRecord]) -> dict[ChainId, DiffId]:
@@ -119,43 +137,46 @@ def verify(
     ``layers`` has the diff_id that each must have, None where only layerdb knows it; ``images`` are all images, to
     say who holds a layer. Without ``content`` only names and attributes are compared, and no file is read.
     """
-    tasks: list[_Task] = []
-    done: dict[ChainId, VerifiedLayer] = {}
-    for chain_id, diff_id in layers.items():
-        task = _prepare(disk, chain_id, diff_id)
-        if isinstance(task, _Task):
-            tasks.append(task)
-        else:
-            done[chain_id] = task
+    prepared = {chain_id: _prepare(disk, chain_id, diff_id) for chain_id, diff_id in layers.items()}
+    check = partial(_check, disk, content)
+    return check_all(prepared, check, images, disk.root.path, jobs=jobs, warn=warn, tick=tick)
+
+
+def check_all(
+    prepared: Mapping[ChainId, Task | VerifiedLayer],
+    check: Callable[[Tick, Task], VerifiedLayer],
+    images: Iterable[ImageRecord],
+    storage: str,
+    *,
+    jobs: int | None,
+    warn: Warn,
+    tick: Tick,
+) -> list[VerifiedLayer]:
+    """Check layers, the largest first, and give the answers in the order of ``prepared``.
+
+    What has its answer already is not checked. ``storage`` is where the layers lie, for people.
+    """
+    done = {key: item for key, item in prepared.items() if isinstance(item, VerifiedLayer)}
+    tasks = [item for item in prepared.values() if not isinstance(item, VerifiedLayer)]
     if any(task.owners.shift is None for task in tasks):
         message = "owners are not compared: they are those of a user namespace that the disk does not describe"
-        warn(Caution("owners-not-compared", disk.root.path, message))
-    tasks.sort(key=lambda task: -(task.record.size_bytes or 0))
+        warn(Caution("owners-not-compared", storage, message))
+    tasks.sort(key=lambda task: -task.size_bytes)
     count = min(jobs or usable_cores(), len(tasks))
     if count > 1:
-        answers = run(lambda: partial(_check, disk, content, no_tick), deque(tasks), count)
-        for answer in answers:
+        for answer in run(lambda: partial(check, no_tick), deque(tasks), count):
             tick(answer.entries)
             done[answer.chain_id] = answer
     else:
         for task in tasks:
-            done[task.record.chain_id] = _check(disk, content, tick, task)
-    users = layer_users([*images], None)
-    made_by = _instructions(images)
+            answer = check(tick, task)
+            done[answer.chain_id] = answer
+    images = list(images)
+    users, made_by = layer_users(images, None), layer_instructions(images)
     return [
         replace(done[chain_id], created_by=made_by.get(chain_id), images=tuple(users.get(chain_id, ())))
-        for chain_id in layers
+        for chain_id in prepared
     ]
-
-
-def _instructions(images: Iterable[ImageRecord]) -> dict[ChainId, str | None]:
-    found: dict[ChainId, str | None] = {}
-    for image in images:
-        chain = chain_ids(image.diff_ids)
-        for step in image.history:
-            if step.layer is not None:
-                found.setdefault(chain[step.layer], step.created_by or step.comment)
-    return found
 
 
 def _prepare(disk: ClassicStore, chain_id: ChainId, diff_id: DiffId | None) -> _Task | VerifiedLayer:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
 from layerscope.analysis.attributes import Owners
 from layerscope.analysis.entry_check import Expectations
-from layerscope.analysis.removal import instructions
-from layerscope.analysis.verify import Verdict, VerifiedLayer
+from layerscope.analysis.verify import Verdict, VerifiedLayer, check_all
 from layerscope.analysis.verify_packed import PackedCheck
 from layerscope.errors import LayerscopeError
-from layerscope.model import CacheId, Caution, ChainId, DiffId, Tick, Warn, XattrFamily, ignore, no_tick
+from layerscope.model import CacheId, ChainId, DiffId, Tick, Warn, XattrFamily, ignore, no_tick
 from layerscope.reading import FILE, open_untouched
 from layerscope.stores.containerd import ContainerdStore
 from layerscope.stores.content_store import BLOBS
 from layerscope.stores.images import ImageRecord
 from layerscope.stores.packed_layers import PackedLayer, packed_layers
 from layerscope.stores.snapshots import DIRECTORIES
-from layerscope.stores.stacks import layer_users
-from layerscope.workers import run, usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class _Task:
     diff_id: DiffId
     digest: str
     blob: str
-    blob_bytes: int
+    size_bytes: int
     cache_id: CacheId | None
     diff_dir: str | None
     owners: Owners
@@ -58,32 +54,9 @@ def verify_containerd(
     packed: dict[ChainId, list[PackedLayer]] = {}
     for layer in packed_layers(disk.imagedb.content, images, warn):
         packed.setdefault(layer.chain_id, []).append(layer)
-    tasks: list[_Task] = []
-    done: dict[ChainId, VerifiedLayer] = {}
-    for chain_id, diff_id in layers.items():
-        task = _prepare(disk, chain_id, diff_id, packed.get(chain_id, []))
-        if isinstance(task, _Task):
-            tasks.append(task)
-        else:
-            done[chain_id] = task
-    if any(task.owners.shift is None for task in tasks):
-        message = "owners are not compared: they are those of a user namespace that the disk does not describe"
-        warn(Caution("owners-not-compared", disk.root.path, message))
-    tasks.sort(key=lambda task: -task.blob_bytes)
-    count = min(jobs or usable_cores(), len(tasks))
-    family = disk.options.xattrs
-    if count > 1:
-        for answer in run(lambda: partial(_check, family, content, no_tick), deque(tasks), count):
-            tick(answer.entries)
-            done[answer.chain_id] = answer
-    else:
-        for task in tasks:
-            done[task.chain_id] = _check(family, content, tick, task)
-    users, made_by = layer_users(images, None), instructions(images)
-    return [
-        replace(done[chain_id], created_by=made_by.get(chain_id), images=tuple(users.get(chain_id, ())))
-        for chain_id in layers
-    ]
+    prepared = {key: _prepare(disk, key, diff_id, packed.get(key, [])) for key, diff_id in layers.items()}
+    check = partial(_check, disk.options.xattrs, content)
+    return check_all(prepared, check, images, disk.root.path, jobs=jobs, warn=warn, tick=tick)
 
 
 def _prepare(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -145,6 +145,17 @@ def layer_users(images: Sequence[ImageRecord], but: ImageId | None) -> dict[Chai
         if image.id != but and image.id not in steps:
             for chain_id in chain_ids(image.diff_ids):
                 found.setdefault(chain_id, []).append(LayerUser(image.id, image.references))
+    return found
+
+
+def layer_instructions(images: Iterable[ImageRecord]) -> dict[ChainId, str | None]:
+    """The instruction that made each layer of these images, by the first of them that has it."""
+    found: dict[ChainId, str | None] = {}
+    for image in images:
+        chain = chain_ids(image.diff_ids)
+        for step in image.history:
+            if step.layer is not None:
+                found.setdefault(chain[step.layer], step.created_by or step.comment)
     return found
 
 
